@@ -1,0 +1,45 @@
+# Every target works on a fresh machine: the environment is made when it is missing.
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+VENV ?= .venv
+BIN := $(VENV)/bin
+NOTEBOOKS := $(wildcard notebooks/*.ipynb)
+export TF_CPP_MIN_LOG_LEVEL ?= 2
+
+.PHONY: demo test lint slow applications notebooks bench clean
+
+demo: $(VENV)/installed
+	$(BIN)/kprune demo
+
+test: $(VENV)/installed-dev
+	$(BIN)/python -m pytest -n 2
+
+lint: $(VENV)/installed-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports
+
+slow: $(VENV)/installed-dev
+	$(BIN)/python -m pytest -m slow
+
+applications: $(VENV)/installed-dev
+	$(BIN)/python -m pytest -m applications
+
+notebooks: $(VENV)/installed-dev
+	$(if $(NOTEBOOKS),$(BIN)/jupyter execute $(NOTEBOOKS))
+
+bench: $(VENV)/installed-dev
+	for script in benchmarks/[a-z]*.py; do $(BIN)/python $$script || exit 1; done
+
+clean:
+	rm -rf $(VENV)
+
+$(BIN)/python:
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/installed: $(BIN)/python setup.cfg pyproject.toml
+	$(BIN)/python -m pip install -e .
+	touch $@
+
+$(VENV)/installed-dev: $(BIN)/python setup.cfg pyproject.toml
+	$(BIN)/python -m pip install -e ".[dev]"
+	touch $@ $(VENV)/installed
