@@ -1,0 +1,129 @@
+import numpy as np
+import pytest
+
+from kprune import compute_mask, compute_masks
+from tests.layer_cases import zeros_of
+
+
+def by_sorting(scores, sparsity):
+    """The same by a stable sort: of equal scores the lower index is kept."""
+    flat = np.asarray(scores).reshape(-1)
+    keep = flat.size - zeros_of(flat.size, sparsity)
+    mask = np.zeros(flat.size, bool)
+    mask[np.argsort(-flat, kind="stable")[:keep]] = True
+    return mask.reshape(np.shape(scores))
+
+
+def test_mask_keeps_the_largest_magnitudes():
+    weights = np.array([[0.1, -0.9, 0.3], [-0.2, 0.5, 0.0]], "float32")
+
+    (mask,) = compute_masks([weights], 0.5)
+
+    np.testing.assert_array_equal(mask, [[0, 1, 1], [0, 1, 0]])
+
+
+def test_of_equal_scores_the_lower_index_is_kept():
+    mask = compute_mask(np.ones((2, 4), "float32"), sparsity=0.75)
+
+    np.testing.assert_array_equal(mask, [[1, 1, 0, 0], [0, 0, 0, 0]])
+
+
+@pytest.mark.parametrize("sparsity", [0.0, 0.1, 0.33, 0.5, 0.75, 0.99, 0.999999])
+@pytest.mark.parametrize("shape", [(1,), (1, 1), (7, 3), (2, 3, 4, 5), (65, 33)])
+def test_count_and_choice_are_exact(shape, sparsity):
+    scores = np.random.default_rng(0).integers(0, 9, shape).astype("float32")
+
+    mask = compute_mask(scores, sparsity)
+
+    assert mask.dtype == bool
+    assert mask.size - mask.sum() == zeros_of(mask.size, sparsity)
+    np.testing.assert_array_equal(mask, by_sorting(scores, sparsity))
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_masks_nest_as_sparsity_grows(seed):
+    scores = np.random.default_rng(seed).normal(size=(20, 30))
+
+    masks = [compute_mask(scores, s) for s in (0.2, 0.5, 0.9)]
+
+    assert (masks[0] >= masks[1]).all()
+    assert (masks[1] >= masks[2]).all()
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_permuting_distinct_scores_permutes_the_mask(seed):
+    rng = np.random.default_rng(seed)
+    scores, order = rng.normal(size=200), rng.permutation(200)
+
+    np.testing.assert_array_equal(
+        compute_mask(scores[order], 0.7), compute_mask(scores, 0.7)[order]
+    )
+
+
+@pytest.mark.parametrize("scope", ["layer_wise", "global"])
+def test_what_was_removed_stays_removed(scope):
+    weights = [np.array([9.0, 1.0, 2.0, 3.0]), np.array([8.0, 7.0])]
+    masks = [np.array([False, True, True, True]), np.array([True, True])]
+
+    first, second = compute_masks(weights, 0.5, masks=masks, scope=scope)
+
+    assert not first[0]
+    if scope == "layer_wise":
+        np.testing.assert_array_equal(first, [0, 0, 1, 1])
+        np.testing.assert_array_equal(second, [1, 0])
+    else:
+        np.testing.assert_array_equal(first, [0, 0, 0, 1])
+        np.testing.assert_array_equal(second, [1, 1])
+
+
+def test_lower_sparsity_does_not_bring_weights_back():
+    mask = np.array([True, False, False, False])
+
+    (new,) = compute_masks([np.array([1.0, 2.0, 3.0, 4.0])], 0.25, masks=[mask])
+
+    np.testing.assert_array_equal(new, mask)
+
+
+def test_criterion_may_be_a_function():
+    (mask,) = compute_masks(
+        [np.array([1.0, -4.0, 2.0, 3.0])], 0.5, criterion=lambda weight: weight
+    )
+
+    np.testing.assert_array_equal(mask, [0, 0, 1, 1])
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_weights_that_are_no_numbers_are_refused_by_name(bad):
+    weights = [np.ones(3), np.array([[1.0, bad], [bad, 2.0]])]
+
+    with pytest.raises(
+        ValueError, match=r"weight 'k' of layer 'd' of shape \(2, 2\) h"
+    ):
+        list(compute_masks(weights, 0.5, names=["a", "'k' of layer 'd'"]))
+
+
+def test_large_finite_weights_are_no_infinity():
+    weights = np.array([1e30, -3e38, 2.0, 1.0], "float32")  # squares overflow
+
+    (mask,) = compute_masks([weights], 0.5)
+
+    np.testing.assert_array_equal(mask, [1, 1, 0, 0])
+
+
+def test_inputs_are_not_changed():
+    weights, mask = np.array([1.0, -2.0, 3.0]), np.array([True, True, False])
+    before = weights.copy(), mask.copy()
+
+    list(compute_masks([weights], 0.5, masks=[mask]))
+
+    np.testing.assert_array_equal(weights, before[0])
+    np.testing.assert_array_equal(mask, before[1])
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
+def test_precision_of_the_weight_does_not_matter(dtype):
+    weights = np.random.default_rng(0).normal(size=(30, 30)).astype(dtype)
+
+    (mask,) = compute_masks([weights], 0.6)
+
+    np.testing.assert_array_equal(mask, by_sorting(np.abs(weights), 0.6))
