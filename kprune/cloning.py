@@ -1,0 +1,221 @@
+"""Copies of Keras models that share nothing with the original.
+
+Nothing here knows of pruning. `rebuild` makes a second model of the same graph
+from stand-ins for the layers (see `copier.py` for those), `copy_state` carries weights
+and tables over, `copy_compilation` the compile arguments.
+"""
+
+import inspect
+import tempfile
+import warnings
+
+import keras
+from keras import saving
+from keras.src.models import Functional
+
+from kprune.copier import CannotCopyError, in_short, without_unknown_arguments
+
+
+def is_graph(model):
+    """Tells whether a model is fully described by its graph of layers.
+
+    Args:
+        model: A layer or model.
+
+    Returns:
+        Bool, `True` for Sequential and Functional models and for subclasses of
+        them that keep their constructors and configs. Other subclasses are code
+        that only their own class can repeat.
+
+    Example:
+    >>> is_graph(keras.Sequential([keras.layers.Dense(2)]))
+    True
+    """
+    if isinstance(model, keras.Sequential):
+        return _inherits(model, keras.Sequential, "__init__", "get_config")
+    if not isinstance(model, Functional):
+        return False
+    arguments = inspect.getfullargspec(type(model).__init__).args
+    expected = inspect.getfullargspec(Functional.__init__).args
+    return _inherits(model, Functional, "get_config") and arguments == expected
+
+
+def _inherits(model, base, *methods):
+    return all(getattr(type(model), m) is getattr(base, m) for m in methods)
+
+
+def rebuild(model, convert, inputs=None):
+    """Makes a model of the same graph, class, name and inputs from stand-ins.
+
+    Args:
+        model: A model for which `is_graph` holds. It is not changed.
+        convert: Function `(layer, parents)` that returns the stand-in for a
+            layer; `parents` is the tuple of models around it within `model`.
+            Called once a layer, however often the graph uses it. Nested models of
+            the same kind are rebuilt in turn and not passed to it.
+        inputs: Structure of `keras.Input` tensors like `model.input` to build
+            on. Defaults to inputs with the shapes, types and names of the
+            model's own.
+
+    Returns:
+        An uncompiled model; weights are those of the stand-ins.
+
+    Example:
+    >>> model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2, name="d")])
+    >>> from kprune.copier import Copier
+    >>> copier = Copier(model)
+    >>> twin = rebuild(model, lambda layer, parents: copier.copy(layer))
+    >>> [layer.name for layer in twin.layers], twin.layers[0] is model.layers[0]
+    (['d'], False)
+    """
+    return _rebuild(model, convert, inputs, parents=(), stand_ins={})
+
+
+def _rebuild(model, convert, inputs, parents, stand_ins):
+    def stand_in(operation):
+        if id(operation) not in stand_ins:
+            if not isinstance(operation, keras.Layer):
+                new = type(operation).from_config(operation.get_config())
+            elif is_graph(operation):
+                inner = (*parents, operation)
+                new = _rebuild(operation, convert, None, inner, stand_ins)
+            else:
+                new = convert(operation, parents)
+            stand_ins[id(operation)] = new
+        return stand_ins[id(operation)]
+
+    if isinstance(model, keras.Sequential):
+        new = type(model)(name=model.name)
+        if inputs is None:
+            inputs = [_same_input(tensor) for tensor in getattr(model, "inputs", ())]
+        for tensor in keras.tree.flatten(inputs):
+            new.add(tensor)
+        for layer in model.layers:
+            new.add(stand_in(layer))
+    else:
+        # A plain view of the same graph: the public clone_model would otherwise
+        # carry over a compile config that may not be serialisable.
+        view = keras.Model(model.input, model.output)
+        if inputs is None:
+            inputs = keras.tree.map_structure(_same_input, model.input)
+        clone = keras.models.clone_model(
+            view, input_tensors=inputs, clone_function=stand_in
+        )
+        new = type(model)(clone.input, clone.output, name=model.name)
+    if not model.trainable:
+        new.trainable = False
+    return new
+
+
+def _same_input(tensor):
+    layer = tensor._keras_history.operation
+    return keras.Input(
+        batch_shape=tensor.shape,
+        dtype=tensor.dtype,
+        sparse=tensor.sparse,
+        ragged=tensor.ragged,
+        name=layer.name,
+        optional=layer.optional,
+    )
+
+
+def build_like(source, target):
+    """Builds a copied layer or subclassed model as the original was built.
+
+    Args:
+        source: A built layer or model.
+        target: Its copy. It is changed.
+
+    Raises:
+        CannotCopyError: If the way it was built is not on record.
+    """
+    if all(part.built for part in target._flatten_layers()):
+        return
+    try:
+        target.build_from_config(source.get_build_config())
+        target.built = True
+    except Exception as error:
+        raise CannotCopyError(
+            f"{source.name!r} ({type(source).__name__}) can't be built again as the "
+            f"original was: {in_short(error)}"
+        ) from error
+
+
+def copy_state(source, target, ignore=()):
+    """Carries weights, seeds, frozen flags, lookup tables and names over.
+
+    Args:
+        source: A layer or model.
+        target: One of the same structure, built. It is changed.
+        ignore: Sequence of sublayers of `source` that `target` does not have.
+
+    Raises:
+        CannotCopyError: If the two do not hold the same variables.
+    """
+    ignored = {id(v) for layer in ignore for v in layer.variables}
+    ours = target.variables
+    theirs = [v for v in source.variables if id(v) not in ignored]
+    if [v.shape for v in ours] != [v.shape for v in theirs]:
+        raise CannotCopyError(
+            f"{source.name!r} ({type(source).__name__}) made again from its config "
+            f"holds {len(ours)} variables of shapes {[v.shape for v in ours]}; the "
+            f"original holds {len(theirs)} of shapes {[v.shape for v in theirs]}."
+        )
+    for new, old in zip(ours, theirs, strict=True):
+        new.assign(old)
+    theirs_parts = [p for p in source._flatten_layers() if p not in ignore]
+    parts = list(zip(target._flatten_layers(), theirs_parts, strict=True))
+    for new, old in parts:
+        new.name = old.name  # sublayers that a constructor made have automatic ones
+        if new.trainable != old.trainable:
+            new.trainable = old.trainable
+    _copy_tables(parts)
+    for new, old in zip(ours, theirs, strict=True):
+        if new.trainable != old.trainable:
+            new.trainable = old.trainable
+
+
+def _copy_tables(parts):
+    """Carries over what preprocessing layers learn, in the ways files do."""
+    for new, old in parts:
+        if hasattr(old, "finalize_state"):  # some values are derived from weights
+            values = {}
+            old.save_own_variables(values)
+            new.load_own_variables(values)
+    with tempfile.TemporaryDirectory() as folder:
+        for new, old in parts:
+            if hasattr(old, "load_assets"):
+                old.save_assets(folder)
+                new.load_assets(folder)
+
+
+def copy_compilation(source, target):
+    """Compiles `target` as `source` was compiled, with a fresh optimizer state.
+
+    Args:
+        source: A model. Nothing happens if it is not compiled, or if its class
+            compiles in its own way (then `compile` is the user's to call).
+        target: A model of the same inputs and outputs. It is changed.
+    """
+    if not source.compiled or type(source).compile is not keras.Model.compile:
+        return
+    try:
+        arguments = keras.tree.map_structure(_fresh, source._compile_config.config)
+    except Exception as error:
+        warnings.warn(
+            f"The model {source.name!r} is compiled with an object that can't be made "
+            f"again from its config: {in_short(error)} The new model is therefore "
+            "not compiled; call `compile` on it.",
+            stacklevel=2,
+        )
+        return
+    target.compile(**arguments)
+
+
+def _fresh(part):
+    """Copies what holds variables; strings, functions and losses are stateless."""
+    if isinstance(part, (keras.optimizers.Optimizer, keras.metrics.Metric)):
+        with saving.custom_object_scope({type(part).__name__: type(part)}):
+            config = without_unknown_arguments(type(part), part.get_config())
+            return type(part).from_config(config)
+    return part
