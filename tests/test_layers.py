@@ -1,0 +1,297 @@
+import subprocess
+import sys
+import textwrap
+from collections import Counter
+
+import keras
+import numpy as np
+import pytest
+from keras import layers
+
+import kprune
+from kprune import mask_store
+from tests import make_layer_table
+from tests.layer_cases import (
+    CASES,
+    assert_equal,
+    assert_plain,
+    assert_shares_nothing,
+    entries,
+    find,
+    normal,
+    pruned_at_once,
+    values,
+    zeros_of,
+)
+
+every_case = pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+TARGET = 0.75
+
+
+def train(model, case, epochs, callbacks=()):
+    """Trains four optimizer steps an epoch."""
+    x = case.inputs(32)
+    y = np.random.default_rng(0).normal(size=(32, 3)).astype("float32")
+    if not model.compiled:
+        model.compile("adam", "mse")
+    return model.fit(
+        x, y, epochs=epochs, batch_size=8, verbose=0, callbacks=list(callbacks)
+    )
+
+
+def pruning():
+    """Reaches the target at step 6, off the grid of its frequency."""
+    schedule = kprune.PolynomialSchedule(TARGET, end_step=6, frequency=4)
+    return kprune.PruningCallback(schedule)
+
+
+def assert_masked(entry):
+    np.testing.assert_array_equal(np.array(entry.variable)[~np.array(entry.mask)], 0)
+
+
+@every_case
+def test_layer_is_wrapped_and_predicts_the_same(case):
+    model, x = case.build(), case.inputs(4)
+    before, expected = values(model), model.predict_on_batch(x)
+
+    pruned = kprune.prune(model, only=case.only)
+
+    subject = find(pruned)
+    assert isinstance(subject, kprune.PruningWrapper)
+    assert tuple(subject.masks) == case.paths
+    assert all(m.dtype == "bool" and not m.trainable for m in subject.masks.values())
+    assert_equal(pruned.predict_on_batch(x), expected)
+    assert_equal(pruned(x), model(x))
+    assert [v.shape for v in pruned.trainable_variables] == [
+        v.shape for v in model.trainable_variables
+    ]
+    assert_shares_nothing(pruned, model)
+    assert_equal(values(model), before)
+
+
+@every_case
+def test_layer_trains_to_the_target_and_goes_on_after_loading(case, tmp_path):
+    pruned = kprune.prune(case.build(), only=case.only)
+    x = case.inputs(4)
+
+    history = train(pruned, case, epochs=2, callbacks=[pruning()])
+    pruned.save(tmp_path / "model.keras")
+    safe = not any(type(x) is layers.Lambda for x in pruned._flatten_layers())
+    loaded = keras.saving.load_model(tmp_path / "model.keras", safe_mode=safe)
+
+    for entry in (*entries(pruned), *entries(loaded)):
+        kept = np.array(entry.mask)
+        assert kept.size - kept.sum() == zeros_of(kept.size, TARGET)
+        assert_masked(entry)
+    sizes = [entry.mask.numpy().size for entry in entries(pruned)]
+    assert history.history["sparsity"][-1] == pytest.approx(
+        sum(zeros_of(size, TARGET) for size in sizes) / sum(sizes)
+    )
+    assert_equal(loaded.predict_on_batch(x), pruned.predict_on_batch(x))
+    assert mask_store.clock_of(loaded) == 8
+    masks = [np.array(entry.mask) for entry in entries(loaded)]
+    before = [np.array(entry.variable) for entry in entries(loaded)]
+
+    train(loaded, case, epochs=1)
+
+    assert mask_store.clock_of(loaded) == 12
+    assert_equal([np.array(entry.mask) for entry in entries(loaded)], masks)
+    for entry, old in zip(entries(loaded), before, strict=True):
+        assert_masked(entry)
+        assert (np.array(entry.variable) != old).any(), entry.path
+
+
+@every_case
+def test_layer_strips_to_plain_keras(case):
+    model, x = case.build(), case.inputs(4)
+    pruned = pruned_at_once(model, TARGET, only=case.only)
+    before = values(pruned)
+
+    stripped = kprune.strip(pruned)
+
+    assert_plain(stripped)
+    assert_equal(stripped.predict_on_batch(x), pruned.predict_on_batch(x))
+    assert_equal(values(pruned), before)
+    assert_shares_nothing(stripped, pruned)
+    assert [layer.name for layer in stripped.layers] == [x.name for x in model.layers]
+    assert Counter(map(type, stripped._flatten_layers())) == Counter(
+        map(type, model._flatten_layers())
+    )
+    assert [v.shape for v in stripped.trainable_variables] == [
+        v.shape for v in model.trainable_variables
+    ]
+    subject = find(stripped)
+    zeros = {w.path: w.variable for w in kprune.prunable.find_weights(subject)}
+    for path in case.paths:
+        value = np.array(zeros[path])
+        assert value.size - np.count_nonzero(value) == zeros_of(value.size, TARGET)
+
+
+@pytest.mark.parametrize(
+    "case", [c for c in CASES if c.tflite], ids=lambda case: case.name
+)
+def test_stripped_layer_exports_to_tflite(case, tmp_path):
+    stripped = kprune.strip(pruned_at_once(case.build(), TARGET, only=case.only))
+
+    report = kprune.export(stripped, tmp_path / "out", formats=("tflite",))
+
+    # The export has compared the file's outputs with the model's.
+    assert (tmp_path / "out" / "model.tflite").stat().st_size > 0
+    assert "model.tflite" in str(report)
+
+
+def test_stripped_layers_load_where_kprune_is_not_installed(tmp_path):
+    names = """Dense, Conv2D, SeparableConv2D, Conv1DTranspose, ReversibleEmbedding,
+        Embedding with mask_zero, RNN of stacked cells, Bidirectional, ConvLSTM2D,
+        TimeDistributed, MultiHeadAttention, GroupQueryAttention"""
+    names = " ".join(names.split()).split(", ")
+    expected = {}
+    for i, case in enumerate(c for c in CASES if c.name in names):
+        pruned = pruned_at_once(case.build(), TARGET, only=case.only)
+        x = case.inputs(4)
+        kprune.strip(pruned).save(tmp_path / f"{i}.keras")
+        expected[f"x{i}"], expected[f"y{i}"] = x, np.array(pruned(x))
+    np.savez(tmp_path / "expected.npz", **expected)
+    script = """
+        import sys
+        sys.modules["kprune"] = None  # importing it is an error from here on
+        import keras, numpy as np
+        data = np.load("expected.npz")
+        numbers = [name[1:] for name in data if name[0] == "x"]
+        for i in numbers:
+            model = keras.saving.load_model(f"{i}.keras")
+            y = model(data[f"x{i}"])
+            np.testing.assert_array_equal(y, data[f"y{i}"], err_msg=model.name)
+        print("loaded", len(numbers))
+    """
+
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(script)],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+    )
+
+    assert f"loaded {len(names)}" in done.stdout, done.stderr
+
+
+def test_frozen_layer_is_left_alone_until_it_is_trained():
+    case = next(c for c in CASES if c.name == "Dense")
+    model = case.build()
+    model.get_layer("subject").trainable = False
+    pruned = kprune.prune(model)
+    frozen = np.array(pruned.get_layer("subject").kernel)
+
+    train(pruned, case, epochs=2, callbacks=[pruning()])
+
+    subject, head = (pruned.get_layer(name) for name in ("subject", "head"))
+    assert_equal(subject.kernel, frozen)
+    assert np.array(subject.masks["kernel"]).all()
+    assert (np.array(head.kernel) == 0).sum() == zeros_of(24, TARGET)
+    records = {w.layer: w for w in kprune.summary(pruned, None).masked}
+    assert records["subject"].reason == "frozen; pruned once it is trained"
+
+    subject.trainable = True
+    pruned.compile("adam", "mse")
+    train(pruned, case, epochs=1, callbacks=[pruning()])
+
+    assert (np.array(subject.kernel) == 0).sum() == zeros_of(80, TARGET)
+    assert (np.array(kprune.strip(pruned).get_layer("subject").kernel) == 0).sum() == 60
+
+
+def test_layer_used_twice_has_one_mask():
+    case = next(c for c in CASES if c.name == "layer used twice")
+
+    pruned = kprune.prune(case.build())
+
+    assert len(entries(pruned)) == 2  # the shared kernel and the head's
+    assert len(kprune.strip(pruned).trainable_variables) == 4
+
+
+def test_tied_weights_stay_tied_through_a_file(tmp_path):
+    case = next(c for c in CASES if c.name == "tied weights")
+    pruned = pruned_at_once(case.build(), TARGET)
+    pruned.save(tmp_path / "model.keras")
+
+    loaded = keras.saving.load_model(tmp_path / "model.keras")
+    stripped = kprune.strip(loaded)
+
+    assert stripped.get_layer("tied").source is stripped.get_layer("subject")
+    assert len(stripped.trainable_variables) == 5
+
+
+@pytest.mark.parametrize(
+    ("make", "reason"),
+    [
+        (layers.BatchNormalization, "the rule for BatchNormalization leaves it out"),
+        (layers.LayerNormalization, "the rule for LayerNormalization leaves it out"),
+        (
+            lambda: layers.GroupNormalization(2),
+            "the rule for GroupNormalization leaves it out",
+        ),
+        (layers.RMSNormalization, "the rule for RMSNormalization leaves it out"),
+        (layers.PReLU, "the rule for PReLU leaves it out"),
+    ],
+)
+def test_layer_without_kernels_stays_dense_with_a_reason(make, reason):
+    inputs = keras.Input((4, 6))
+    layer = make()
+    model = keras.Model(inputs, layers.Dense(3, name="head")(layer(inputs)))
+
+    pruned = kprune.prune(model)
+
+    assert type(pruned.get_layer(layer.name)) is type(layer)
+    reasons = {
+        w.weight: w.reason
+        for w in kprune.summary(pruned, None).dense
+        if w.layer == layer.name
+    }
+    trained = [v.name for v in layer.trainable_variables]
+    assert {reasons[name] for name in trained} <= {reason, "a bias"}
+    assert reason in reasons.values()
+    assert not any(reason == "" for reason in reasons.values())
+
+
+@pytest.mark.parametrize("name", ["DepthwiseConv1D", "DepthwiseConv2D"])
+def test_depthwise_kernel_is_dense_unless_asked_for(name):
+    case = next(c for c in CASES if c.name == name)
+
+    by_default = kprune.prune(case.build())
+    by_exclusion = kprune.prune(case.build(), skip="flatten")
+
+    for pruned in (by_default, by_exclusion):
+        reasons = [w.reason for w in kprune.summary(pruned, None).weights]
+        assert reasons[0] == "a depthwise kernel; name its layer in `only` to prune it"
+        assert tuple(find(kprune.prune(pruned, only="subject")).masks) == case.paths
+
+
+def test_inference_writes_no_weight():
+    model = keras.Sequential(
+        [
+            keras.Input((10,)),
+            layers.Dense(6, "relu"),
+            layers.BatchNormalization(),
+            layers.Dropout(0.5),
+            layers.Dense(3),
+        ]
+    )
+    pruned = pruned_at_once(model)
+    pruned.compile("adam", "mse")
+    x, y = normal(10)(16), normal(3)(16)
+    before = values(pruned)
+
+    pruned.predict(x, verbose=0)
+    pruned.evaluate(x, y, verbose=0)
+    pruned.predict_on_batch(x)
+    pruned.test_on_batch(x, y)
+    pruned(x)
+
+    assert_equal(values(pruned), before)
+
+
+def test_table_in_the_readme_is_up_to_date():
+    readme = make_layer_table.README.read_text()
+
+    assert readme == make_layer_table.updated(readme), (
+        "run `python -m tests.make_layer_table`"
+    )
