@@ -1,0 +1,211 @@
+"""`Pruner`: carries out the mask updates that a schedule asks for."""
+
+import numpy as np
+
+from kprune import mask_store, registry
+from kprune.inspection import check_keras_model
+from kprune.masks import compute_masks
+from kprune.weight_access import as_array, assign_mask
+
+
+class Pruner:
+    """Raises the sparsity of a model as its clock moves on.
+
+    `PruningCallback` does this for `model.fit`. In a training loop of your own,
+    call `step` before each optimizer step (and once after the loop, if the
+    schedule ends with it).
+
+    Which update is due is decided by the clock alone, which counts optimizer
+    steps and is saved with the model's weights. An update is repeatable: carried
+    out twice it changes nothing, and a weight once removed stays removed. So a
+    resumed run goes on where it stood.
+
+    Args:
+        model: A model that `kprune.prune` has made.
+        schedule: A `Schedule`.
+        criterion: Name or object, how weights are scored. Defaults to
+            `"magnitude"`.
+        scope: Name or object, which weights compete: `"layer_wise"` or
+            `"global"`. Defaults to `"layer_wise"`.
+        origin: Int, the clock from which the schedule's steps count. Defaults to
+            0, when the model was first pruned; `pruner.clock` is the present.
+
+    Raises:
+        TypeError: If `model` is no Keras 3 model.
+        ValueError: If the model holds no masks, or an argument is unknown.
+
+    Example:
+    >>> import keras, kprune
+    >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(5)])
+    >>> model = kprune.prune(model)
+    >>> pruner = kprune.Pruner(model, kprune.ConstantSchedule(0.75))
+    >>> pruner.step()
+    0
+    >>> pruner.sparsity
+    0.75
+    """
+
+    def __init__(
+        self, model, schedule, *, criterion="magnitude", scope="layer_wise", origin=0
+    ):
+        check_pruned(model)
+        self.model = model
+        self.schedule = registry.get("schedules", schedule)
+        self.criterion = registry.get("criteria", criterion)
+        self.scope = registry.get("scopes", scope)
+        self.origin = origin
+        self._stores = mask_store.stores(model)
+        self._clocks = {store.clock for store in self._stores}
+        self._done = _NOTHING_YET
+        self.sparsity = 0.0
+
+    @property
+    def clock(self):
+        """Int, the optimizer steps that the model has seen since it was wrapped."""
+        return max(clock.steps for clock in self._clocks)
+
+    @property
+    def finished(self):
+        """Bool, whether the last update of the schedule has been carried out."""
+        return self._done == self.schedule.end_step
+
+    def step(self):
+        """Carries out the mask update that is due, if there is one.
+
+        Returns:
+            Int, the clock.
+
+        Raises:
+            ValueError: If the clocks of the layers disagree, if all pruned
+                layers are frozen, or if a weight is NaN or infinite.
+        """
+        clock = self.clock
+        if not any(store.entries for store in self._stores):
+            return clock  # a Sequential that its first batch is about to build
+        first = self._done is _NOTHING_YET
+        if first:
+            self._check_clocks(clock)
+        due = self.schedule.last_due(clock - self.origin)
+        if first or due != self._done:
+            self._update(0.0 if due is None else self.schedule(due))
+            self._done = due
+            self.synchronize()
+        return clock
+
+    def next_due(self, clock):
+        """Returns the clock at which the next update is due.
+
+        Args:
+            clock: Int, the present clock.
+
+        Returns:
+            Int, or `None` if all are done.
+        """
+        if self._done is _NOTHING_YET:
+            return clock + 1
+        due = self.schedule.next_due(clock - self.origin)
+        return None if due is None else due + self.origin
+
+    def synchronize(self):
+        """Brings clocks that stood still, of frozen layers, up to the model's."""
+        if len(self._clocks) > 1:
+            mask_store.set_clock(self.model, self.clock)
+
+    def measure(self):
+        """Reads the sparsity off the masks, where others may have set weights.
+
+        Returns:
+            Float, the fraction of zeros in the weights that are being pruned.
+        """
+        masks = [
+            as_array(entry.mask)
+            for store in self._stores
+            for entry in store.trained_entries()
+        ]
+        self.sparsity = _fraction_removed(masks)
+        return self.sparsity
+
+    def frozen(self):
+        """Lists the names of the layers with masks that are frozen now."""
+        layers = {
+            entry.layer.name: None
+            for store in self._stores
+            for entry in store.entries
+            if not entry.variable.trainable
+        }
+        return list(layers)
+
+    def _check_clocks(self, clock):
+        trained = [s for s in self._stores if s.trained_entries()]
+        if not trained:
+            raise ValueError(
+                "All layers with masks are frozen, so that nothing can be pruned: "
+                f"{', '.join(map(repr, self.frozen()))}. Set `trainable = True` on "
+                "those that shall be pruned, and compile again."
+            )
+        steps = {s.entries[0].layer.name: s.clock.steps for s in trained}
+        if set(steps.values()) != {clock}:
+            raise ValueError(
+                "The clocks of the pruned layers disagree: "
+                f"{', '.join(f'{name!r} at step {n}' for name, n in steps.items())}. "
+                "Layers with different pasts were put together, or trained apart. "
+                "Say which step the schedule shall go on from: "
+                f"`kprune.set_clock(model, {clock})`."
+            )
+
+    def _update(self, sparsity):
+        pruned = [(s, e) for s in self._stores for e in s.trained_entries()]
+        masks = self._masks(pruned, sparsity)
+        for (_, entry), mask in zip(pruned, masks, strict=True):
+            assign_mask(entry, mask)
+        self.sparsity = _fraction_removed(masks)
+
+    def _masks(self, pruned, sparsity):
+        """Returns the masks for a sparsity; no weight is held when it is done."""
+        masks = compute_masks(
+            [as_array(entry.variable) for _, entry in pruned],
+            sparsity,
+            criterion=self.criterion,
+            granularity=[store.granularity for store, _ in pruned],
+            scope=self.scope,
+            masks=[as_array(entry.mask) for _, entry in pruned],
+            names=[f"{e.path!r} of layer {e.layer.name!r}" for _, e in pruned],
+        )
+        return list(masks)
+
+
+def _fraction_removed(masks):
+    size = sum(mask.size for mask in masks)
+    kept = sum(int(np.count_nonzero(mask)) for mask in masks)
+    return (size - kept) / max(size, 1)
+
+
+_NOTHING_YET = object()
+
+
+def check_pruned(model):
+    """Raises unless this is a Keras 3 model with masks.
+
+    Args:
+        model: Anything.
+
+    Raises:
+        TypeError: If it is no Keras 3 model.
+        ValueError: If it holds no masks.
+    """
+    check_keras_model(model)
+    stores = mask_store.stores(model)
+    if not stores or model.built and not any(store.entries for store in stores):
+        raise ValueError(
+            f"The model {model.name!r} holds no masks, so that nothing in it can be "
+            "pruned. Wrap it first, `model = kprune.prune(model)`, and compile it."
+        )
+
+
+def check_start(start):
+    """Raises a `ValueError` unless `start` is `"model"` or `"fit"`."""
+    if start not in ("model", "fit"):
+        raise ValueError(
+            f"start={start!r} must be 'model' (steps count from when the model was "
+            "first pruned) or 'fit' (from the start of this training)."
+        )

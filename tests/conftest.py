@@ -1,0 +1,31 @@
+"""What every test shares: quiet logs, a share of the cores, seeds and data."""
+
+import os
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+import keras
+import pytest
+import tensorflow as tf
+
+from kprune import datasets
+
+WORKERS = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 2
+
+# TensorFlow takes every core it sees; the workers share them instead.
+tf.config.threading.set_intra_op_parallelism_threads(max(1, CORES // WORKERS))
+tf.config.threading.set_inter_op_parallelism_threads(2)
+
+
+@pytest.fixture(autouse=True)
+def fixed_seed():
+    """Starts every test from one seed, whatever ran before it."""
+    keras.utils.set_random_seed(0)
+
+
+@pytest.fixture(scope="session")
+def digits():
+    """Handwritten digits, float32 of 8 x 8 x 1 in [0, 1], as Keras returns data."""
+    data = datasets.load("digits")
+    return (data.x_train, data.y_train), (data.x_test, data.y_test)
