@@ -1,0 +1,113 @@
+"""What every export format has in common."""
+
+import contextlib
+import logging
+import os
+import sys
+
+from kprune.registry import Configurable
+
+
+class ExportError(RuntimeError):
+    """An export that could not be written, or was found to be wrong.
+
+    The folder asked for is as it was before the call.
+
+    Example:
+    >>> issubclass(ExportError, RuntimeError)
+    True
+    """
+
+
+class Format(Configurable):
+    """Base of the export formats: how a file is written, and how it is run.
+
+    A subclass names its file in the export folder, writes it from a
+    `kprune.export.forward.Forward`, and loads it in the runtime it is made for.
+    Options are constructor arguments, returned by `get_config`. Registered with
+    `@register("formats")`, a format can be asked for by name.
+
+    Args:
+        tolerance: Float above 0, the largest difference allowed between the
+            file's outputs and Keras' own, relative to the largest absolute
+            value of an output. Defaults to `None`: 1e-4 for models that compute
+            in float32, 2e-2 for float16 and 1e-1 for bfloat16, whose rounding
+            alone moves the outputs of a deep network that far.
+
+    Raises:
+        ValueError: If `tolerance` is not above 0.
+
+    Example:
+    >>> from kprune.export import TFLite
+    >>> TFLite(tolerance=1e-3)
+    TFLite(tolerance=0.001)
+    """
+
+    file = None
+
+    def __init__(self, tolerance=None):
+        if tolerance is not None and not tolerance > 0:
+            raise ValueError(
+                f"tolerance is {tolerance!r}, expected a number above 0 (relative to "
+                "the size of the outputs) or None for the default of the model's dtype."
+            )
+        self.tolerance = tolerance
+
+    def write(self, forward, path):
+        """Writes the file.
+
+        Args:
+            forward: The model's `Forward`.
+            path: String, where to write; nothing is there yet.
+
+        Returns:
+            List of strings, what the reader of the report should know.
+
+        Raises:
+            ExportError: If the model cannot be written in this format.
+        """
+        raise NotImplementedError
+
+    def load(self, path):
+        """Loads the file in its own runtime.
+
+        Args:
+            path: String, the file.
+
+        Returns:
+            A function of a dict of arrays by input name that returns a dict of
+            arrays by output name, and the batch size that it is bound to
+            (`None` if it takes any).
+        """
+        raise NotImplementedError
+
+    def get_config(self):
+        """Returns all constructor arguments, by name."""
+        return {"tolerance": self.tolerance}
+
+
+@contextlib.contextmanager
+def quiet():
+    """Silences TensorFlow's logger and what native code prints.
+
+    The converter reports each failed attempt in hundreds of lines that no
+    Python stream sees. Errors arrive as exceptions all the same.
+
+    Example:
+    >>> with quiet():
+    ...     _ = os.system("echo noise")
+    """
+    sys.stdout.flush()
+    sys.stderr.flush()
+    logger = logging.getLogger("tensorflow")
+    with contextlib.ExitStack() as stack:
+        stack.callback(logger.setLevel, logger.level)
+        logger.setLevel(logging.ERROR)
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        stack.callback(os.close, nowhere)
+        for stream in (1, 2):
+            saved = os.dup(stream)
+            stack.callback(os.close, saved)
+            stack.callback(os.dup2, saved, stream)
+            os.dup2(nowhere, stream)
+        yield
