@@ -1,0 +1,1 @@
+"""What a model or a training run looks like: tables and plots."""
