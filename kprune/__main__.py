@@ -1,0 +1,5 @@
+"""Runs the command line as `python -m kprune`."""
+
+from kprune.cli import app
+
+app(prog_name="kprune")
