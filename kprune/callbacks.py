@@ -100,7 +100,9 @@ class PruningCallback(keras.callbacks.Callback):
             callback_list.callbacks.remove(self)
             callback_list.callbacks.insert(0, self)
             self._others = callback_list.callbacks[1:]
-            self._reporter = _Reporter(self)
+            self._reporter = keras.callbacks.LambdaCallback(
+                on_train_end=lambda logs: self.report()
+            )
             callback_list.callbacks.append(self._reporter)
 
     def on_train_begin(self, logs=None):
@@ -306,17 +308,6 @@ def _short_form(final_sparsity, begin_step, planned):
     return PolynomialSchedule(
         final_sparsity, begin_step, end_step=begin_step + window, frequency=frequency
     )
-
-
-class _Reporter(keras.callbacks.Callback):
-    """Lets a `PruningCallback` report when all other callbacks are through."""
-
-    def __init__(self, pruning):
-        super().__init__()
-        self.pruning = pruning
-
-    def on_train_end(self, logs=None):
-        self.pruning.report()
 
 
 def _callback_list():

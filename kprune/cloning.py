@@ -44,7 +44,7 @@ def _inherits(model, base, *methods):
     return all(getattr(type(model), m) is getattr(base, m) for m in methods)
 
 
-def rebuild(model, convert, inputs=None):
+def rebuild(model, convert):
     """Makes a model of the same graph, class, name and inputs from stand-ins.
 
     Args:
@@ -53,9 +53,6 @@ def rebuild(model, convert, inputs=None):
             layer; `parents` is the tuple of models around it within `model`.
             Called once a layer, however often the graph uses it. Nested models of
             the same kind are rebuilt in turn and not passed to it.
-        inputs: Structure of `keras.Input` tensors like `model.input` to build
-            on. Defaults to inputs with the shapes, types and names of the
-            model's own.
 
     Returns:
         An uncompiled model; weights are those of the stand-ins.
@@ -68,17 +65,17 @@ def rebuild(model, convert, inputs=None):
     >>> [layer.name for layer in twin.layers], twin.layers[0] is model.layers[0]
     (['d'], False)
     """
-    return _rebuild(model, convert, inputs, parents=(), stand_ins={})
+    return _rebuild(model, convert, parents=(), stand_ins={})
 
 
-def _rebuild(model, convert, inputs, parents, stand_ins):
+def _rebuild(model, convert, parents, stand_ins):
     def stand_in(operation):
         if id(operation) not in stand_ins:
             if not isinstance(operation, keras.Layer):
                 new = type(operation).from_config(operation.get_config())
             elif is_graph(operation):
                 inner = (*parents, operation)
-                new = _rebuild(operation, convert, None, inner, stand_ins)
+                new = _rebuild(operation, convert, inner, stand_ins)
             else:
                 new = convert(operation, parents)
             stand_ins[id(operation)] = new
@@ -86,18 +83,15 @@ def _rebuild(model, convert, inputs, parents, stand_ins):
 
     if isinstance(model, keras.Sequential):
         new = type(model)(name=model.name)
-        if inputs is None:
-            inputs = [_same_input(tensor) for tensor in getattr(model, "inputs", ())]
-        for tensor in keras.tree.flatten(inputs):
-            new.add(tensor)
+        for tensor in getattr(model, "inputs", ()):
+            new.add(_same_input(tensor))
         for layer in model.layers:
             new.add(stand_in(layer))
     else:
         # A plain view of the same graph: the public clone_model would otherwise
         # carry over a compile config that may not be serialisable.
         view = keras.Model(model.input, model.output)
-        if inputs is None:
-            inputs = keras.tree.map_structure(_same_input, model.input)
+        inputs = keras.tree.map_structure(_same_input, model.input)
         clone = keras.models.clone_model(
             view, input_tensors=inputs, clone_function=stand_in
         )
