@@ -66,7 +66,7 @@ def resnet_20(k):
 
 # Name: model, batch size, steps a round and rounds for frequency 100 and for 1.
 CASES = {
-    "lenet_300_100": (lambda k: perceptron(k, 300, 100), 128, (300, 15), (100, 7)),
+    "lenet_300_100": (lambda k: perceptron(k, 300, 100), 128, (300, 15), (300, 9)),
     "small_cnn_28x28": (small_cnn, 128, (200, 9), (100, 5)),
     "resnet_20_32x32": (resnet_20, 64, (100, 3), (20, 3)),
     "mlp_2048_2048": (lambda k: perceptron(k, 2048, 2048), 128, (100, 7), (5, 3)),

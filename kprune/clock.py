@@ -11,6 +11,7 @@ from keras import ops
 from keras.src.backend.common.global_state import get_global_attribute
 
 from kprune.registry import register
+from kprune.weight_access import as_array
 
 
 @register("parts")
@@ -44,7 +45,7 @@ class Clock:
     @property
     def steps(self):
         """Int, what the clock shows."""
-        return int(self.variable.numpy())
+        return int(as_array(self.variable))
 
     def advance(self, updated):
         """Counts the optimizer step that is being applied, once.

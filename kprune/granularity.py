@@ -36,7 +36,8 @@ class Granularity(Configurable):
             shape: Shape of the weight.
 
         Returns:
-            Bool array of that shape, `True` keeps the weight.
+            Bool array of that shape, `True` keeps the weight. It is given away:
+            nobody else writes to it.
         """
         raise NotImplementedError(f"{type(self).__name__} defines no `mask`.")
 

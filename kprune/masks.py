@@ -92,7 +92,7 @@ def compute_masks(
         for i, weight in enumerate(weights)
     ]
     scope = registry.get("scopes", scope)
-    chosen = scope(sources, [source.available for source in sources], sparsity)
+    chosen = scope(sources, [source.candidates for source in sources], sparsity)
     for source, keep in zip(sources, chosen, strict=True):
         yield source.granularity.mask(keep, source.weight.shape)
 
@@ -106,6 +106,7 @@ class _UnitScores:
         self.criterion = criterion
         self.granularity = granularity
         self.name = name
+        self._checked = set()
         self._piecewise = granularity.elementwise and getattr(
             criterion, "elementwise", False
         )
@@ -116,27 +117,26 @@ class _UnitScores:
     def __getitem__(self, piece):
         if not self._piecewise:
             return self._units[piece]
-        mask = None if self.mask is None else self.mask.reshape(-1)[piece]
-        return self._score(self.weight.reshape(-1)[piece], mask)
+        return self._score(self.weight.reshape(-1)[piece], (piece.start, piece.stop))
 
     @property
-    def available(self):
-        """How many units the present mask has left."""
+    def candidates(self):
+        """Which units the present mask has left, 1-D bool, or `None` if all."""
         if self.mask is None:
-            return len(self)
+            return None
         if self.granularity.elementwise:
-            return int(np.count_nonzero(self.mask))
-        return int(np.count_nonzero(self._units > -np.inf))
+            return self.mask.reshape(-1)
+        return self.granularity.scores(self.mask.astype("float32")) > 0
 
     @functools.cached_property
     def _units(self):
-        return self.granularity.scores(self._score(self.weight, self.mask))
+        return self.granularity.scores(self._score(self.weight, "all"))
 
-    def _score(self, weight, mask):
+    def _score(self, weight, piece):
         if weight.dtype.itemsize < 4:
             weight = weight.astype("float32")
         scores = self.criterion(weight)
-        if not np.isfinite(scores).all():
+        if piece not in self._checked and not np.isfinite(scores).all():
             bad = int(np.count_nonzero(~np.isfinite(scores)))
             raise ValueError(
                 f"The weight {self.name} of shape {self.weight.shape} holds "
@@ -144,17 +144,5 @@ class _UnitScores:
                 "Training has diverged: lower the learning rate or clip gradients, "
                 "and go on from the last good checkpoint."
             )
-        return scores if mask is None else _lowest_where_removed(scores, mask)
-
-
-def _lowest_where_removed(scores, mask):
-    """Returns the scores with `-inf` where the mask is `False`."""
-    if scores.dtype != np.float32:
-        return np.where(mask, scores, -np.inf)
-    # `where` takes five times as long: the processor can't predict a random mask.
-    # Here the bits of -inf are put in by arithmetic on all elements alike.
-    removed = (mask.view(np.int8) - np.int8(1)).astype(np.int32)  # -1, all bits, or 0
-    bits = scores.view(np.int32) | removed
-    removed &= 0x007FFFFF
-    bits ^= removed
-    return bits.view(np.float32)
+        self._checked.add(piece)  # Large weights are read more than once.
+        return scores

@@ -5,7 +5,7 @@ import numpy as np
 from kprune import mask_store, registry
 from kprune.inspection import check_keras_model
 from kprune.masks import compute_masks
-from kprune.weight_access import as_array, assign_mask
+from kprune.weight_access import as_array, write, write_masked
 
 
 class Pruner:
@@ -157,7 +157,7 @@ class Pruner:
         pruned = [(s, e) for s in self._stores for e in s.trained_entries()]
         masks = self._masks(pruned, sparsity)
         for (_, entry), mask in zip(pruned, masks, strict=True):
-            assign_mask(entry, mask)
+            _assign_mask(entry, mask)
         self.sparsity = _fraction_removed(masks)
 
     def _masks(self, pruned, sparsity):
@@ -172,6 +172,15 @@ class Pruner:
             names=[f"{e.path!r} of layer {e.layer.name!r}" for _, e in pruned],
         )
         return list(masks)
+
+
+def _assign_mask(entry, mask):
+    """Sets a mask and zeroes what it removes, in the weight and its average."""
+    write(entry.mask, mask)
+    write_masked(entry.variable, entry.mask)
+    average = mask_store.average_of(entry.variable, entry.variable.constraint.optimizer)
+    if average is not None:
+        write_masked(average, entry.mask)
 
 
 def _fraction_removed(masks):

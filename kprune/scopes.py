@@ -26,20 +26,20 @@ def zeros_wanted(sparsity, size):
 class Scope(Configurable):
     """Base of all scopes.
 
-    A subclass defines `__call__(scores, available, sparsity)`:
+    A subclass defines `__call__(scores, candidates, sparsity)`:
 
     - `scores`: Sequence with one source per weight; each has a length, the
-      number of its units, and gives 1-D float arrays when sliced. Removed units
-      score `-inf`.
-    - `available`: List of int, units of each weight that are not removed yet.
-      No scope brings removed units back.
+      number of its units, and gives 1-D float arrays when sliced.
+    - `candidates`: List with one 1-D bool array per weight, `True` for the units
+      that are not removed yet, or `None` if that is all of them. No scope brings
+      removed units back.
     - `sparsity`: Float in [0, 1).
 
     It returns an iterable with one 1-D bool array a weight, `True` for the
     units that stay.
     """
 
-    def __call__(self, scores, available, sparsity):
+    def __call__(self, scores, candidates, sparsity):
         """Returns which units stay; see the class."""
         raise NotImplementedError(f"{type(self).__name__} defines no `__call__`.")
 
@@ -51,16 +51,15 @@ class LayerWise(Scope):
     Example:
     >>> import numpy as np
     >>> scores = [np.array([1.0, 2.0, 3.0, 4.0]), np.array([10.0, 20.0])]
-    >>> [k.tolist() for k in LayerWise()(scores, [4, 2], sparsity=0.5)]
+    >>> [k.tolist() for k in LayerWise()(scores, [None, None], sparsity=0.5)]
     [[False, False, True, True], [False, True]]
     """
 
-    def __call__(self, scores, available, sparsity):
+    def __call__(self, scores, candidates, sparsity):
         """Yields the units of each weight that stay, weight after weight."""
-        for source, left in zip(scores, available, strict=True):
-            size = len(source)
-            keep = min(size - zeros_wanted(sparsity, size), left)
-            yield keep_largest([source], keep)[0]
+        for source, allowed in zip(scores, candidates, strict=True):
+            keep = len(source) - zeros_wanted(sparsity, len(source))
+            yield keep_largest([source], keep, [allowed])[0]
 
 
 @register("scopes")
@@ -73,12 +72,11 @@ class Global(Scope):
     Example:
     >>> import numpy as np
     >>> scores = [np.array([1.0, 2.0, 3.0, 4.0]), np.array([10.0, 20.0])]
-    >>> [k.tolist() for k in Global()(scores, [4, 2], sparsity=0.5)]
+    >>> [k.tolist() for k in Global()(scores, [None, None], sparsity=0.5)]
     [[False, False, False, True], [True, True]]
     """
 
-    def __call__(self, scores, available, sparsity):
+    def __call__(self, scores, candidates, sparsity):
         """Returns the units that stay, ranked over all weights."""
         size = sum(map(len, scores))
-        keep = min(size - zeros_wanted(sparsity, size), sum(available))
-        return keep_largest(scores, keep)
+        return keep_largest(scores, size - zeros_wanted(sparsity, size), candidates)

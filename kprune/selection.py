@@ -17,11 +17,11 @@ _THREADS = min(4, os.cpu_count() or 1)
 _PIECE = 1 << 19  # Scores read at once: smaller ones fight for Python's lock.
 _DIRECT = 1 << 20  # Up to so many scores, all are looked at as one array.
 _RUNS, _RUN = 192, 256  # The sample: at most so many runs of so many neighbours.
-_STRIDE = 31  # Where one partition would do, the sample is each so-manieth score.
+_STRIDE = 97  # Where one partition would do, the sample is each so-manieth score.
 _ROOM = 1 << 20  # So many scores may always be collected.
 
 
-def keep_largest(scores, keep):
+def keep_largest(scores, keep, candidates=None):
     """Marks the `keep` largest of all scores, exactly.
 
     Of equal scores the lower index survives, earlier sources before later ones.
@@ -32,8 +32,11 @@ def keep_largest(scores, keep):
         scores: Sequence of score sources. Each has a length and gives 1-D float
             arrays when sliced with `source[begin:end]`, possibly on several
             threads at once: an array, or an object that computes its scores
-            piece by piece. `-inf` is a score like others, NaN is not allowed.
-        keep: Int from 0 to the number of all scores.
+            piece by piece. Infinities are scores like others, NaN is not allowed.
+        keep: Int from 0 to the number of all scores. Where there are fewer
+            candidates, all of them are kept.
+        candidates: Sequence with one entry a source, a 1-D bool array that says
+            which of its scores may be kept, or `None` if all. Defaults to all.
 
     Returns:
         List of 1-D bool arrays, one a source, `True` for what is kept.
@@ -47,26 +50,58 @@ def keep_largest(scores, keep):
     >>> two = [np.array([5.0, 1.0]), np.array([5.0, 5.0, 0.0])]
     >>> [m.tolist() for m in keep_largest(two, keep=2)]
     [[True, False], [True, False, False]]
+    >>> allowed = [np.array([False, True]), None]
+    >>> [m.tolist() for m in keep_largest(two, keep=2, candidates=allowed)]
+    [[False, False], [True, True, False]]
     """
+    candidates = candidates or [None] * len(scores)
     sizes = [len(source) for source in scores]
-    total = sum(sizes)
-    if not 0 <= keep <= total:
-        raise ValueError(f"keep={keep} must be from 0 to {total}, the scores given.")
-    if keep in (0, total):
-        return [np.full(size, keep > 0) for size in sizes]
-    if total <= _DIRECT:
+    if not 0 <= keep <= sum(sizes):
+        raise ValueError(
+            f"keep={keep} must be from 0 to {sum(sizes)}, the scores given."
+        )
+    if keep == 0:
+        return [np.zeros(size, bool) for size in sizes]
+    total = sum(
+        size if allowed is None else int(np.count_nonzero(allowed))
+        for size, allowed in zip(sizes, candidates, strict=True)
+    )
+    if keep >= total:
+        return [
+            np.ones(size, bool) if allowed is None else allowed.copy()
+            for size, allowed in zip(sizes, candidates, strict=True)
+        ]
+    if sum(sizes) <= _DIRECT:
         flat = _join([source[0 : len(source)] for source in scores])
-        return np.split(_keep_directly(flat, keep), np.cumsum(sizes)[:-1])
-    pieces = [
-        (i, begin, min(begin + _PIECE, size))
-        for i, size in enumerate(sizes)
-        for begin in range(0, size, _PIECE)
-    ]
+        allowed = _join_candidates(sizes, candidates)
+        mask = _keep_directly(flat, allowed, keep, total)
+        return [mask] if len(sizes) == 1 else np.split(mask, np.cumsum(sizes)[:-1])
+    field = _Field(scores, candidates)
     room = max(_ROOM, max(sizes))
     with ThreadPoolExecutor(_THREADS) as pool:
-        bracket = _sample_bracket(scores, pieces, keep / total)
-        threshold = _find_threshold(scores, pieces, keep, bracket, room, pool)
-        return _write_masks(scores, pieces, keep, threshold, pool)
+        bracket = _sample_bracket(field, keep / total)
+        threshold = _find_threshold(field, keep, bracket, room, pool)
+        return _write_masks(field, keep, threshold, pool)
+
+
+class _Field:
+    """All scores with their candidates, to be read piece by piece."""
+
+    def __init__(self, scores, candidates):
+        self.scores = scores
+        self.candidates = candidates
+        self.pieces = [
+            (i, begin, min(begin + _PIECE, len(source)))
+            for i, source in enumerate(scores)
+            for begin in range(0, len(source), _PIECE)
+        ]
+
+    def read(self, piece):
+        """Returns the scores of a piece, and which are candidates or `None`."""
+        i, begin, end = piece
+        allowed = self.candidates[i]
+        part = self.scores[i][begin:end]
+        return part, None if allowed is None else allowed[begin:end]
 
 
 def _join(parts):
@@ -76,38 +111,71 @@ def _join(parts):
     return np.concatenate(parts, dtype=np.result_type(np.float32, *parts))
 
 
-def _keep_directly(flat, keep):
-    threshold = _guess_and_check(flat, keep)
-    if threshold is None:
-        # Among equals a partition is slow, and there may be many removed weights.
-        ranked = flat[np.flatnonzero(flat > -np.inf)]
-        rank = ranked.size - keep
-        threshold = np.partition(ranked, rank)[rank] if rank >= 0 else -np.inf
-    mask = flat >= threshold
-    surplus = np.count_nonzero(mask) - keep
+def _join_candidates(sizes, candidates):
+    if all(allowed is None for allowed in candidates):
+        return None
+    parts = [
+        np.ones(size, bool) if allowed is None else allowed
+        for size, allowed in zip(sizes, candidates, strict=True)
+    ]
+    return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+
+def _among(chosen, allowed):
+    """Leaves only candidates in a fresh array of choices."""
+    # On one byte a score: far cheaper than to write -inf into the scores.
+    if allowed is not None:
+        chosen &= allowed
+    return chosen
+
+
+def _keep_directly(flat, allowed, keep, total):
+    infinity = flat.dtype.type(np.inf)
+    for low, high in (_guess(flat, allowed, keep / total), (-infinity, infinity)):
+        mask = _among(flat >= low, allowed)
+        above = _among(flat > high, allowed)
+        # Between the two, places are still to be given away, by rank.
+        places = np.flatnonzero(mask ^ above)
+        free = keep - np.count_nonzero(above)
+        if 0 < free <= places.size:
+            break
+    contenders = flat[places]
+    threshold = _at_rank(contenders.copy(), contenders.size - free)
+    lost = contenders < threshold
+    surplus = lost.size - np.count_nonzero(lost) - free
     if surplus:
-        mask[np.flatnonzero(flat == threshold)[-surplus:]] = False
+        lost[np.flatnonzero(contenders == threshold)[-surplus:]] = True
+    mask[places[lost]] = False
     return mask
 
 
-def _guess_and_check(flat, keep):
-    """Returns the `keep`-th largest of a few scores, or `None` if the guess fails."""
-    sample = np.sort(flat[::_STRIDE])
-    place = int((1 - keep / flat.size) * sample.size)
-    margin = 3 * int(sample.size**0.5)  # six standard deviations or more
-    # Above -inf, of which there may be many: among equals a partition is slow.
-    low = max(sample[max(place - margin, 0)], np.finfo(sample.dtype).min)
-    high = sample[min(place + margin, sample.size - 1)]
-    above = flat > high
-    inside = flat[(flat >= low) ^ above]
-    rank = inside.size - (keep - np.count_nonzero(above))
-    if not 0 <= rank < inside.size:
-        return None
-    inside.partition(rank)
-    return inside[rank]
+def _guess(flat, allowed, density):
+    """Returns two scores around the one that the share `density` lies above."""
+    sample = flat[::_STRIDE]
+    if allowed is not None:
+        sample = sample[allowed[::_STRIDE]]
+    sample = np.sort(sample)
+    place = int((1 - density) * sample.size)
+    # Six standard deviations, and room for what a sample misses at either end.
+    margin = 8 + int(6 * (sample.size * density * (1 - density)) ** 0.5)
+    infinity = flat.dtype.type(np.inf)
+    return (
+        sample[place - margin] if place >= margin else -infinity,
+        sample[place + margin] if place + margin < sample.size else infinity,
+    )
 
 
-def _sample_bracket(scores, pieces, density):
+def _at_rank(scores, rank):
+    """Returns the score of a rank, the lowest has 0. Changes the order of `scores`."""
+    # A partition is slow among equals, and a bracket may hold little else.
+    lowest = scores.min()
+    if np.count_nonzero(scores == lowest) > rank:
+        return lowest
+    scores.partition(rank)
+    return scores[rank]
+
+
+def _sample_bracket(field, density):
     """Returns two scores around the one that the share `density` lies above.
 
     The sample consists of runs, which cost one slice each, at places that are
@@ -115,39 +183,42 @@ def _sample_bracket(scores, pieces, density):
     Neighbours resemble each other, so the error is judged by how the runs
     differ, not by their number of scores.
     """
-    ends = np.cumsum([end - begin for _, begin, end in pieces])
+    ends = np.cumsum([end - begin for _, begin, end in field.pieces])
     number = min(_RUNS, max(64, ends[-1] >> 13))
     places = np.arange(number) + np.random.default_rng(0).random(number)
     runs = []
     for place in (places * (ends[-1] / number)).astype(np.int64):
         j = np.searchsorted(ends, place, side="right")
-        i, begin, end = pieces[j]
+        i, begin, end = field.pieces[j]
         begin = max(begin, min(end - (ends[j] - place), end - _RUN))
-        runs.append(scores[i][begin : min(begin + _RUN, end)])
+        part, allowed = field.read((i, begin, min(begin + _RUN, end)))
+        runs.append(part if allowed is None else part[allowed])
     sample = np.sort(_join(runs))
-    middle = sample[min(int((1 - density) * sample.size), sample.size - 1)]
-    shares = np.array([np.count_nonzero(run >= middle) / run.size for run in runs])
-    # Differences of neighbours leave out what differs between layers.
-    deviation = np.sqrt(np.mean(np.diff(shares) ** 2) / 2 / number)
-    margin = 5 * deviation + 8 / sample.size
-    low, high = np.array([1 - density - margin, 1 - density + margin]) * sample.size
     infinity = sample.dtype.type(np.inf)
+    if not sample.size:
+        return -infinity, infinity
+    middle = sample[min(int((1 - density) * sample.size), sample.size - 1)]
+    shares = [np.count_nonzero(run >= middle) / run.size for run in runs if run.size]
+    # Differences of neighbours leave out what differs between layers.
+    variance = np.mean(np.diff(shares) ** 2) / 2 if len(shares) > 1 else 1.0
+    margin = 5 * (variance / len(shares)) ** 0.5 + 8 / sample.size
+    low, high = np.array([1 - density - margin, 1 - density + margin]) * sample.size
     return (
         -infinity if low < 0 else sample[int(low)],
         infinity if high >= sample.size else sample[int(high)],
     )
 
 
-def _find_threshold(scores, pieces, keep, bracket, room, pool):
+def _find_threshold(field, keep, bracket, room, pool):
     """Returns the `keep`-th largest score."""
     low, high = bracket
-    threshold = _look_inside(scores, pieces, keep, low, high, room, pool)
+    threshold = _look_inside(field, keep, low, high, room, pool)
     if threshold is not None:
         return threshold
     floor, ceiling = low.dtype.type(-np.inf), low.dtype.type(np.inf)
     while True:
         above, from_high, above_low, from_low, inside = _survey(
-            scores, pieces, low, high, room, pool
+            field, low, high, room, pool
         )
         if keep <= above:
             floor, low, high = high, high, ceiling
@@ -161,37 +232,35 @@ def _find_threshold(scores, pieces, keep, bracket, room, pool):
             floor, ceiling = low, high
             high = _halfway(low, high)
         else:
-            inside.partition(inside.size - (keep - from_high))
-            return inside[inside.size - (keep - from_high)]
+            return _at_rank(inside, inside.size - (keep - from_high))
 
 
-def _look_inside(scores, pieces, keep, low, high, room, pool):
+def _look_inside(field, keep, low, high, room, pool):
     """Returns the `keep`-th largest score if it lies in the bracket, else `None`."""
-    # Above -inf, of which there may be many: among equals a partition is slow.
-    low = max(low, np.finfo(low.dtype).min)
     collected, held = [], 0
 
     def look(piece):
         nonlocal held
-        i, begin, end = piece
-        part = scores[i][begin:end]
-        above = part > high
-        from_low = part >= low
+        part, allowed = field.read(piece)
+        above = _among(part > high, allowed)
+        from_low = _among(part >= low, allowed)
         counts = np.count_nonzero(above), np.count_nonzero(from_low)
         held += counts[1] - counts[0]
         if held <= room:
-            collected.append(part[from_low ^ above])
+            collected.append(part[np.flatnonzero(from_low ^ above)])
         return counts
 
-    above, from_low = np.sum(list(pool.map(look, pieces)), axis=0).tolist()
-    if held > room or not above < keep <= from_low:
+    above, from_low = np.sum(list(pool.map(look, field.pieces)), axis=0).tolist()
+    if not above < keep <= from_low:
         return None
-    inside = np.concatenate(collected)
-    inside.partition(from_low - keep)
-    return inside[from_low - keep]
+    if low == high:
+        return low
+    if held > room:
+        return None
+    return _at_rank(np.concatenate(collected), from_low - keep)
 
 
-def _survey(scores, pieces, low, high, room, pool):
+def _survey(field, low, high, room, pool):
     """Counts the scores `> high`, `>= high`, `> low` and `>= low`.
 
     Last come those between the two as an array, `None` if more than `room`.
@@ -200,14 +269,16 @@ def _survey(scores, pieces, low, high, room, pool):
 
     def survey(piece):
         nonlocal held
-        i, begin, end = piece
-        part = scores[i][begin:end]
-        from_high, above_low = part >= high, part > low
+        part, allowed = field.read(piece)
+        from_high, above_low = (
+            _among(part >= high, allowed),
+            _among(part > low, allowed),
+        )
         counts = (
-            np.count_nonzero(part > high),
+            np.count_nonzero(_among(part > high, allowed)),
             np.count_nonzero(from_high),
             np.count_nonzero(above_low),
-            np.count_nonzero(part >= low),
+            np.count_nonzero(_among(part >= low, allowed)),
         )
         number = counts[2] - counts[1]
         if number > 0 and held <= room:
@@ -215,7 +286,7 @@ def _survey(scores, pieces, low, high, room, pool):
             collected.append(part[np.flatnonzero(above_low & ~from_high)])
         return counts
 
-    counts = np.sum(list(pool.map(survey, pieces)), axis=0).tolist()
+    counts = np.sum(list(pool.map(survey, field.pieces)), axis=0).tolist()
     if counts[2] - counts[1] > room:
         return *counts, None
     return *counts, np.concatenate([np.empty(0, low.dtype), *collected])
@@ -236,31 +307,33 @@ def _halfway(low, high):
     return integer.type(swap(middle)).view(low.dtype)
 
 
-def _write_masks(scores, pieces, keep, threshold, pool):
+def _write_masks(field, keep, threshold, pool):
     """Returns the masks of the scores from `threshold` on, without surplus ties."""
-    masks = [np.empty(len(source), bool) for source in scores]
+    masks = [np.empty(len(source), bool) for source in field.scores]
 
     def write(piece):
         i, begin, end = piece
-        part, mask = scores[i][begin:end], masks[i][begin:end]
+        part, allowed = field.read(piece)
+        mask = masks[i][begin:end]
         np.greater_equal(part, threshold, out=mask)
-        return np.count_nonzero(mask)
+        return np.count_nonzero(_among(mask, allowed))
 
-    def count_ties(piece):
-        i, begin, end = piece
-        return np.count_nonzero(scores[i][begin:end] == threshold)
+    def ties(piece):
+        part, allowed = field.read(piece)
+        return _among(part == threshold, allowed)
 
-    def trim(piece_and_ties):
-        (i, begin, end), ties = piece_and_ties
-        equal = np.flatnonzero(scores[i][begin:end] == threshold)
-        masks[i][begin + equal[ties:]] = False
+    def trim(piece_and_left):
+        piece, left = piece_and_left
+        i, begin, _ = piece
+        masks[i][begin + np.flatnonzero(ties(piece))[left:]] = False
 
-    surplus = sum(pool.map(write, pieces)) - keep
+    surplus = sum(pool.map(write, field.pieces)) - keep
     if not surplus:
         return masks
-    equal = np.array(list(pool.map(count_ties, pieces)))
-    left = equal.sum() - surplus
-    ties = np.clip(left - (np.cumsum(equal) - equal), 0, equal)
-    borders = np.flatnonzero(ties < equal)
-    list(pool.map(trim, [(pieces[j], ties[j]) for j in borders]))
+    equal = np.array(
+        list(pool.map(lambda piece: np.count_nonzero(ties(piece)), field.pieces))
+    )
+    left = np.clip(equal.sum() - surplus - (np.cumsum(equal) - equal), 0, equal)
+    borders = np.flatnonzero(left < equal)
+    list(pool.map(trim, [(field.pieces[j], left[j]) for j in borders]))
     return masks

@@ -5,11 +5,11 @@ from kprune import Global, LayerWise, Scope
 from kprune.scopes import zeros_wanted
 
 SCORES = [np.array([1.0, 2.0, 3.0, 4.0]), np.array([10.0, 20.0]), np.array([5.0])]
-ALL = [4, 2, 1]
+ALL = [None, None, None]
 
 
-def kept(scope, sparsity, scores=SCORES, available=ALL):
-    return [k.astype(int).tolist() for k in scope(scores, available, sparsity)]
+def kept(scope, sparsity, scores=SCORES, candidates=ALL):
+    return [k.astype(int).tolist() for k in scope(scores, candidates, sparsity)]
 
 
 @pytest.mark.parametrize(
@@ -47,9 +47,10 @@ def test_global_leaves_at_least_one_in_all():
 
 @pytest.mark.parametrize("scope", [LayerWise(), Global()])
 def test_removed_units_are_not_brought_back(scope):
-    scores = [np.array([-np.inf, 2.0, -np.inf, 4.0]), np.array([10.0, -np.inf])]
+    scores = [np.array([9.0, 2.0, 9.0, 4.0]), np.array([10.0, 9.0])]
+    candidates = [np.array([False, True, False, True]), np.array([True, False])]
 
-    assert kept(scope, 0.0, scores, [2, 1]) == [[0, 1, 0, 1], [1, 0]]
+    assert kept(scope, 0.0, scores, candidates) == [[0, 1, 0, 1], [1, 0]]
 
 
 def test_base_class_names_the_subclass_that_lacks_a_call():

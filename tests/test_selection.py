@@ -86,6 +86,26 @@ def test_the_largest_are_kept_and_ties_go_to_the_lower_index(way, draw, seed):
         assert_as_by_sorting(sources, keep)
 
 
+@pytest.mark.parametrize("draw", DRAWS)
+@pytest.mark.parametrize("share", [0.02, 0.5, 0.98])
+def test_only_candidates_are_kept(way, draw, share):
+    """As if the others scored less than all."""
+    rng = np.random.default_rng(0)
+    sources = [DRAWS[draw](rng, n) for n in (500, 1, 65, 200)]
+    candidates = [rng.random(s.size) < share for s in sources]
+    candidates[2] = None  # all of them
+    allowed = [np.ones(65, bool) if c is None else c for c in candidates]
+    flat = np.concatenate(sources).astype("float64")
+    order = np.lexsort([-flat, ~np.concatenate(allowed)])
+    total = int(np.count_nonzero(np.concatenate(allowed)))
+
+    for keep in {0, 1, total // 10, total // 2, total - 1, total, 766}:
+        masks = keep_largest(sources, keep, candidates)
+        expected = np.zeros(766, bool)
+        expected[order[: min(keep, total)]] = True
+        np.testing.assert_array_equal(np.concatenate(masks), expected)
+
+
 def test_three_small_sources_by_eye(way):
     sources = [np.float32([4, 1]), np.float32([4, -np.inf, 2]), np.float32([4])]
 
@@ -135,8 +155,7 @@ def test_scores_placed_to_deceive_the_sample(way):
 
     spy = Spy(np.ones(4000, "float32"))
     spy.seen = np.zeros(4000, bool)
-    pieces = [(0, b, min(b + selection._PIECE, 4000)) for b in range(0, 4000, 64)]
-    selection._sample_bracket([spy], pieces, 0.5)
+    selection._sample_bracket(selection._Field([spy], [None]), 0.5)
     rng = np.random.default_rng(1)
     scores = np.where(spy.seen, 9 + rng.random(4000), rng.random(4000))
 
