@@ -114,15 +114,14 @@ def subjects(make, batch, frequency, steps, rounds):
 
 
 def overhead(names, record):
-    rows = []
     for name in names:
         make, batch, *plans = CASES[name]
+        rows = []
         for frequency, (steps, rounds) in zip((100, 1), plans, strict=True):
             fits = subjects(make, batch, frequency, steps, rounds)
             times = interleaved(fits, rounds)
             rows.append(
                 [
-                    f"{name}, batch {batch}",
                     str(frequency),
                     milliseconds(times["Keras 3"] / steps),
                     ratio(times["kprune"], times["Keras 3"]),
@@ -131,25 +130,24 @@ def overhead(names, record):
                     f"{rounds} x {steps}",
                 ]
             )
-            print(*rows[-1], sep=" | ", flush=True)
             keras.utils.clear_session(free_memory=True)
-    publish(
-        "Training overhead",
-        [
-            "model",
-            "frequency",
-            "Keras 3, ms a step",
-            "kprune against Keras 3",
-            "tf_keras, ms a step",
-            "TFMOT against tf_keras",
-            "rounds x steps",
-        ],
-        rows,
-        "Wall time of `fit` with Adam, in graph mode, with callback, logs and clock; "
-        "all four in turns. Ratios are medians over rounds, in brackets the quartiles. "
-        "Masks are updated every `frequency` steps, sparsity rises towards 0.8.",
-        record,
-    )
+        publish(
+            f"Training overhead, {name} at batch size {batch}",
+            [
+                "frequency",
+                "Keras 3, ms a step",
+                "kprune against Keras 3",
+                "tf_keras, ms a step",
+                "TFMOT against tf_keras",
+                "rounds x steps",
+            ],
+            rows,
+            "Wall time of `fit` with Adam, in graph mode, with callback, logs and "
+            "clock; all four in turns. Ratios are medians over rounds, in brackets "
+            "the quartiles. Masks are updated every `frequency` steps, sparsity rises "
+            "towards 0.8.",
+            record,
+        )
 
 
 def growth(names, record):

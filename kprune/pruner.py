@@ -155,15 +155,16 @@ class Pruner:
 
     def _update(self, sparsity):
         pruned = [(s, e) for s in self._stores for e in s.trained_entries()]
-        masks = self._masks(pruned, sparsity)
-        for (_, entry), mask in zip(pruned, masks, strict=True):
-            _assign_mask(entry, mask)
+        weights = [as_array(entry.variable) for _, entry in pruned]
+        masks = list(self._masks(pruned, weights, sparsity))
         self.sparsity = _fraction_removed(masks)
+        for (_, entry), mask in zip(pruned, masks, strict=True):
+            # Let go one by one, so that no two copies of all weights are held.
+            _assign_mask(entry, mask, weights.pop(0))
 
-    def _masks(self, pruned, sparsity):
-        """Returns the masks for a sparsity; no weight is held when it is done."""
-        masks = compute_masks(
-            [as_array(entry.variable) for _, entry in pruned],
+    def _masks(self, pruned, weights, sparsity):
+        return compute_masks(
+            weights,
             sparsity,
             criterion=self.criterion,
             granularity=[store.granularity for store, _ in pruned],
@@ -171,16 +172,16 @@ class Pruner:
             masks=[as_array(entry.mask) for _, entry in pruned],
             names=[f"{e.path!r} of layer {e.layer.name!r}" for _, e in pruned],
         )
-        return list(masks)
 
 
-def _assign_mask(entry, mask):
+def _assign_mask(entry, mask, weight):
     """Sets a mask and zeroes what it removes, in the weight and its average."""
     write(entry.mask, mask)
-    write_masked(entry.variable, entry.mask)
-    average = mask_store.average_of(entry.variable, entry.variable.constraint.optimizer)
+    write_masked(entry.variable, weight, mask)
+    optimizer = entry.variable.constraint.optimizer
+    average = mask_store.average_of(entry.variable, optimizer)
     if average is not None:
-        write_masked(average, entry.mask)
+        write_masked(average, as_array(average), mask)
 
 
 def _fraction_removed(masks):

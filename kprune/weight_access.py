@@ -5,8 +5,6 @@ each TensorFlow operation takes longer than that, so the variables are touched h
 as directly as public methods allow.
 """
 
-import math
-
 import numpy as np
 import tensorflow as tf
 
@@ -42,20 +40,20 @@ def write(variable, value):
         tf.raw_ops.AssignVariableOp(resource=native.handle, value=value)
 
 
-def write_masked(variable, mask):
-    """Zeroes the elements of a variable where its mask is `False`.
+def write_masked(variable, value, mask):
+    """Zeroes the elements of a variable where a mask is `False`.
 
     Args:
         variable: A Keras variable of floats. It is changed.
-        mask: A boolean Keras variable of its shape.
+        value: Its value, as `as_array` has given it.
+        mask: Bool array of its shape.
     """
-    if math.prod(mask.shape) > _SMALL:
+    if mask.size > _SMALL:
         value = _read(variable.value)
         # Unlike a product with the mask, this needs no float copy of it.
-        kept = tf.where(_read(mask.value), value, tf.zeros((), value.dtype))
-        write(variable, kept)
+        write(variable, tf.where(mask, value, tf.zeros((), value.dtype)))
     else:
-        write(variable, zeroed(as_array(variable), as_array(mask)))
+        write(variable, zeroed(value, mask))
 
 
 _SMALL = 1 << 20  # Up to so many elements, one core is done before others awake.
