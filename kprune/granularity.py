@@ -4,6 +4,8 @@ A granularity turns the scores of single weights into the scores of units, and
 the choice of units back into a mask of weights.
 """
 
+import numpy as np
+
 from kprune.registry import Configurable, register
 
 
@@ -41,13 +43,31 @@ class Granularity(Configurable):
         """
         raise NotImplementedError(f"{type(self).__name__} defines no `mask`.")
 
+    def kept(self, mask, units):
+        """Returns which units a mask has left.
+
+        Finds the unit of each weight by asking `mask` about the bits of the units'
+        numbers. Where units have a plain order, a subclass does it faster.
+
+        Args:
+            mask: Bool array of the weight's shape, `True` keeps the weight.
+            units: Int, how many units the weight has.
+
+        Returns:
+            1-D bool array, `True` for each unit of which a weight is left.
+        """
+        numbers = np.arange(units)
+        owner = np.zeros(mask.shape, np.int64)
+        for bit in range(units.bit_length()):
+            owner |= self.mask(numbers >> bit & 1 == 1, mask.shape) * (1 << bit)
+        return np.bincount(owner[mask], minlength=units) > 0
+
 
 @register("granularities")
 class Element(Granularity):
     """Each weight on its own: the highest accuracy for a given sparsity.
 
     Example:
-    >>> import numpy as np
     >>> Element().scores(np.array([[1.0, 2.0], [3.0, 4.0]]))
     array([1., 2., 3., 4.])
     >>> Element().mask(np.array([True, False]), (2, 1))

@@ -92,9 +92,11 @@ def compute_masks(
         for i, weight in enumerate(weights)
     ]
     scope = registry.get("scopes", scope)
-    chosen = scope(sources, [source.candidates for source in sources], sparsity)
-    for source, keep in zip(sources, chosen, strict=True):
-        yield source.granularity.mask(keep, source.weight.shape)
+    candidates = [source.candidates for source in sources]
+    chosen = scope(sources, candidates, sparsity)
+    for source, allowed, keep in zip(sources, candidates, chosen, strict=True):
+        source.check()
+        yield source.mask_of(keep, allowed)
 
 
 class _UnitScores:
@@ -117,7 +119,8 @@ class _UnitScores:
     def __getitem__(self, piece):
         if not self._piecewise:
             return self._units[piece]
-        return self._score(self.weight.reshape(-1)[piece], (piece.start, piece.stop))
+        span = piece.indices(self.weight.size)
+        return self._score(self.weight.reshape(-1)[piece], span)
 
     @property
     def candidates(self):
@@ -126,7 +129,26 @@ class _UnitScores:
             return None
         if self.granularity.elementwise:
             return self.mask.reshape(-1)
-        return self.granularity.scores(self.mask.astype("float32")) > 0
+        return self.granularity.kept(self.mask, len(self))
+
+    def check(self):
+        """Raises if the weight has scores that no scope has looked at, and bad ones."""
+        if not self._checked:
+            _ = self[0 : len(self)]
+
+    def mask_of(self, keep, candidates):
+        """Returns the mask of the units chosen; what is removed stays removed."""
+        if candidates is not None:
+            keep = keep & candidates
+        mask = self.granularity.mask(keep, self.weight.shape)
+        kind = np.shape(mask), str(getattr(mask, "dtype", type(mask)))
+        if kind != (self.weight.shape, "bool"):
+            raise ValueError(
+                f"{self.granularity!r} gave a mask of shape {kind[0]} and type "
+                f"{kind[1]} for the weight {self.name} of shape {self.weight.shape}. "
+                "Let its `mask` return a bool array of the weight's shape."
+            )
+        return mask
 
     @functools.cached_property
     def _units(self):

@@ -158,9 +158,14 @@ class Pruner:
         weights = [as_array(entry.variable) for _, entry in pruned]
         masks = list(self._masks(pruned, weights, sparsity))
         self.sparsity = _fraction_removed(masks)
+        written = set()
         for (_, entry), mask in zip(pruned, masks, strict=True):
             # Let go one by one, so that no two copies of all weights are held.
-            _assign_mask(entry, mask, weights.pop(0))
+            weight = weights.pop(0)
+            if id(entry.variable) in written:  # shared by two layers wrapped by hand
+                weight = as_array(entry.variable)
+            _assign_mask(entry, mask, weight)
+            written.add(id(entry.variable))
 
     def _masks(self, pruned, weights, sparsity):
         return compute_masks(

@@ -193,7 +193,8 @@ def _sample_bracket(field, density):
         begin = max(begin, min(end - (ends[j] - place), end - _RUN))
         part, allowed = field.read((i, begin, min(begin + _RUN, end)))
         runs.append(part if allowed is None else part[allowed])
-    sample = np.sort(_join(runs))
+    # Also the types of sources that no run has met.
+    sample = np.sort(_join([*runs, *(source[0:0] for source in field.scores)]))
     infinity = sample.dtype.type(np.inf)
     if not sample.size:
         return -infinity, infinity
@@ -257,7 +258,7 @@ def _look_inside(field, keep, low, high, room, pool):
         return low
     if held > room:
         return None
-    return _at_rank(np.concatenate(collected), from_low - keep)
+    return _at_rank(_join(collected), from_low - keep)
 
 
 def _survey(field, low, high, room, pool):
@@ -289,7 +290,7 @@ def _survey(field, low, high, room, pool):
     counts = np.sum(list(pool.map(survey, field.pieces)), axis=0).tolist()
     if counts[2] - counts[1] > room:
         return *counts, None
-    return *counts, np.concatenate([np.empty(0, low.dtype), *collected])
+    return *counts, _join([np.empty(0, low.dtype), *collected])
 
 
 def _halfway(low, high):

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from kprune import compute_mask, compute_masks
+from kprune import Granularity, Scope, compute_mask, compute_masks
 from tests.layer_cases import zeros_of
 
 
@@ -127,3 +127,86 @@ def test_precision_of_the_weight_does_not_matter(dtype):
     (mask,) = compute_masks([weights], 0.6)
 
     np.testing.assert_array_equal(mask, by_sorting(np.abs(weights), 0.6))
+
+
+class Columns(Granularity):
+    """Whole columns, scored as told."""
+
+    def __init__(self, score):
+        self.score = score
+
+    def scores(self, scores):
+        return self.score(scores)
+
+    def mask(self, keep, shape):
+        return np.broadcast_to(keep, shape).copy()
+
+
+@pytest.mark.parametrize(
+    "score",
+    [
+        lambda x: x.sum(0),
+        lambda x: x.sum(0) - x.sum(0).mean(),
+        lambda x: -1 / x.sum(0),
+        lambda x: np.log(x).mean(0),
+    ],
+    ids=["sum", "centred", "negative", "logarithm"],
+)
+def test_units_may_have_scores_of_any_sign(score):
+    weight = np.tile(np.float32([3, 1, 6, 2, 5, 4]), (4, 1)) / 10
+    columns = Columns(score)
+
+    (none,) = compute_masks([weight], 0.0, granularity=columns, masks=[weight > 0])
+    (half,) = compute_masks([weight], 0.5, granularity=columns, masks=[none])
+    (more,) = compute_masks([weight], 4 / 6, granularity=columns, masks=[half])
+
+    assert none.all()
+    np.testing.assert_array_equal(half, np.tile([0, 0, 1, 0, 1, 1], (4, 1)))
+    np.testing.assert_array_equal(more, np.tile([0, 0, 1, 0, 1, 0], (4, 1)))
+
+
+@pytest.mark.parametrize("units", [1, 2, 3, 8, 9])
+def test_a_unit_is_left_if_one_of_its_weights_is(units):
+    mask = np.random.default_rng(units).random((2, units)) < 0.4
+
+    kept = Columns(None).kept(mask, units)
+
+    np.testing.assert_array_equal(kept, mask.any(axis=0))
+
+
+@pytest.mark.parametrize(
+    "result", [lambda keep: keep[None, :], lambda keep: np.ones((2, 3))]
+)
+def test_a_granularity_with_a_wrong_mask_is_named(result):
+    class Wrong(Columns):
+        def mask(self, keep, shape):
+            return result(keep)
+
+    wrong = Wrong(lambda x: x.sum(0))
+
+    with pytest.raises(ValueError, match="Wrong.* gave a mask of shape"):
+        list(compute_masks([np.ones((2, 3), "float32")], 0.5, granularity=wrong))
+
+
+def test_a_scope_that_ignores_what_was_removed_does_not_bring_it_back():
+    class Everything(Scope):
+        def __call__(self, scores, candidates, sparsity):
+            return [np.ones(len(source), bool) for source in scores]
+
+    present = np.array([True, False, True])
+
+    (mask,) = compute_masks(
+        [np.float32([1, 2, 3])], 0.5, scope=Everything(), masks=[present]
+    )
+
+    assert mask.tolist() == present.tolist()
+
+
+@pytest.mark.parametrize("scope", ["layer_wise", "global"])
+@pytest.mark.parametrize("masks", [None, [np.array([True, False, True, False])]])
+def test_bad_weights_are_found_also_where_nothing_more_is_removed(scope, masks):
+    weight = np.array([np.nan, 0, 1, 0], "float32")
+
+    with pytest.raises(ValueError, match="NaN or infinite"):
+        sparsity = 0.0 if masks is None else 0.5
+        list(compute_masks([weight], sparsity, scope=scope, masks=masks))
