@@ -134,7 +134,7 @@ def detach(model):
 
 def plain_class(model):
     """Returns the class that a pruned model had before."""
-    return type(model).__mro__[2]
+    return next(c for c in type(model).__mro__ if not issubclass(c, PrunedModel))
 
 
 _classes = {}

@@ -14,7 +14,7 @@ from kprune.inspection import (
     is_pruned_in_place,
     own_weights,
 )
-from kprune.mask_store import clock_of, masked, stores
+from kprune.mask_store import MaskStore, clock_of, masked, stores
 from kprune.prunable import Selection, find_weights, has_no_prunable_weights
 from kprune.pruned_model import PrunedModel
 from kprune.wrapper import PruningWrapper
@@ -60,6 +60,12 @@ def prune(model, *, only=None, skip=None, granularity="element"):
     np.True_
     """
     check_keras_model(model)
+    if any(type(store) is not MaskStore for store in stores(model)):
+        raise ValueError(
+            f"The weights of the model {model.name!r} are shared, and it holds masks "
+            "already. Train on as it is, or make it plain first (`kprune.strip`), "
+            "prune, and share anew."
+        )
     if is_pruned_in_place(model):
         return model  # it goes on from its masks, as a copy would
     selection = Selection(only, skip)

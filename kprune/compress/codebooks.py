@@ -1,0 +1,278 @@
+"""Codebooks: a few values that stand for all weights of a kernel.
+
+Weights are one-dimensional data, so that k-means needs no distances: after one
+sort, a cluster is an interval, its mean is a difference of two running totals, and
+its borders lie halfway between neighbouring centroids. A round of Lloyd's
+algorithm then takes microseconds, however many weights there are.
+
+Zeros are no part of it. A weight that was pruned stays exactly zero, by a fixed
+entry of its own at index 0.
+"""
+
+import numpy as np
+
+from kprune import registry
+from kprune.registry import Configurable, register
+
+MAX_BITS = 12
+
+
+class CodebookInitialization(Configurable):
+    """Base of the rules for where k-means starts.
+
+    A subclass defines `__call__(values, number, random)`.
+
+    Example:
+    >>> class AroundTheMedian(CodebookInitialization):
+    ...     def __call__(self, values, number, random):
+    ...         middle = len(values) // 2 - number // 2
+    ...         return values[middle : middle + number]
+    >>> codebook(np.arange(1.0, 7.0), 1, AroundTheMedian())[0]
+    array([0., 2., 5.])
+    """
+
+    def __call__(self, values, number, random):
+        """Returns the centroids to start from.
+
+        Args:
+            values: Float array of shape `(n,)`, the weights that are not zero,
+                ascending. More than `number` of them are distinct.
+            number: Int, how many centroids there shall be.
+            random: `numpy.random.Generator`.
+
+        Returns:
+            Float array of shape `(number,)`, in any order.
+        """
+        raise NotImplementedError(f"{type(self).__name__} defines no `__call__`.")
+
+
+@register("codebook_initializations", "linear")
+class LinearInitialization(CodebookInitialization):
+    """Spreads the centroids evenly from the smallest weight to the largest.
+
+    Large weights are few and matter most; this keeps centroids for them, and was
+    the best of the three in the paper.
+
+    Example:
+    >>> LinearInitialization()(np.array([-1.0, 0.1, 0.2, 5.0]), 3, None)
+    array([-1.,  2.,  5.])
+    """
+
+    def __call__(self, values, number, random):
+        return np.linspace(values[0], values[-1], number, dtype=np.float64)
+
+
+@register("codebook_initializations", "density")
+class DensityInitialization(CodebookInitialization):
+    """Spreads the centroids so that each has equally many weights around it.
+
+    Most centroids then lie where most weights are, at small magnitudes.
+
+    Example:
+    >>> DensityInitialization()(np.array([-1.0, 0.1, 0.2, 5.0]), 2, None)
+    array([0.1, 5. ])
+    """
+
+    def __call__(self, values, number, random):
+        shares = (np.arange(number) + 0.5) / number
+        return values[(shares * len(values)).astype(np.int64)]
+
+
+@register("codebook_initializations", "random")
+class RandomInitialization(CodebookInitialization):
+    """Takes weights drawn at random for centroids (Forgy's method).
+
+    Example:
+    >>> start = RandomInitialization()(np.arange(9.0), 3, np.random.default_rng(0))
+    >>> sorted(start.tolist())
+    [4.0, 5.0, 7.0]
+    """
+
+    def __call__(self, values, number, random):
+        return random.choice(values, number, replace=False)
+
+
+def codebook(weights, bits, initialization="linear", iterations=300, seed=0):
+    """Finds the values that stand best for the weights of a kernel, by k-means.
+
+    Best means the least sum of squared differences. A kernel that has no more
+    distinct values than the codebook has room for is kept as it is.
+
+    Args:
+        weights: Float array of any shape, finite. Zeros are left out of the
+            clusters: they stay zero.
+        bits: Int from 1 to 12; there are at most `2**bits` values besides zero.
+        initialization: Name or object, where the centroids start: `"linear"`,
+            `"density"` or `"random"`. Defaults to `"linear"`.
+        iterations: Int, the most rounds of Lloyd's algorithm. It ends when no
+            weight changes its cluster, mostly far earlier. Defaults to 300.
+        seed: Int, for the random initialisation. Defaults to 0.
+
+    Returns:
+        Tuple `(centroids, indices)`. Centroids: float32 array (float64 for such
+        weights) of shape `(k + 1,)`, zero first, then the k values, ascending.
+        Indices: array of `weights`' shape, uint8 where the codebook has at most
+        256 entries and uint16 above, such that `centroids[indices]` are the
+        shared weights; 0 for exactly the weights that are zero.
+
+    Raises:
+        ValueError: If `bits` or `iterations` is out of range, the initialisation
+            is unknown, or a weight is NaN or infinite.
+
+    Example:
+    >>> weights = np.array([0.0, 1.0, 1.2, -3.0, 0.8, -3.2], "float32")
+    >>> centroids, indices = codebook(weights, bits=1)
+    >>> centroids, indices
+    (array([ 0. , -3.1,  1. ], dtype=float32), array([0, 2, 2, 1, 2, 1], dtype=uint8))
+
+    Reference:
+        Han, Mao and Dally, "Deep Compression", ICLR 2016, section 3.
+    """
+    check_bits(bits)
+    if iterations < 1:
+        raise ValueError(f"iterations={iterations} must be 1 or more.")
+    initialization = registry.get("codebook_initializations", initialization)
+    weights = _as_float(weights)
+    values = np.sort(weights[weights != 0])
+    centroids = _first_distinct(values, 2**bits + 1)
+    if centroids.size > 2**bits:
+        start = initialization(values, 2**bits, np.random.default_rng(seed))
+        centroids = _lloyd(values, start, iterations).astype(values.dtype)
+        centroids = _settled(values, centroids)
+    return _with_zero(centroids), _indices(weights, centroids)
+
+
+def existing_codebook(weights):
+    """Returns the codebook of weights that are shared already.
+
+    Args:
+        weights: Float array of any shape, finite.
+
+    Returns:
+        Tuple `(centroids, indices)` as `codebook` returns it; `centroids[indices]`
+        are the weights, bit for bit (but for -0.0, which becomes 0.0).
+
+    Raises:
+        ValueError: If there are more than 4,096 distinct values besides zero, or
+            if one is NaN or infinite.
+
+    Example:
+    >>> existing_codebook(np.array([0.5, 0.0, -2.0, 0.5], "float32"))
+    (array([ 0. , -2. ,  0.5], dtype=float32), array([2, 0, 1, 2], dtype=uint8))
+    """
+    weights = _as_float(weights)
+    centroids = _first_distinct(np.sort(weights[weights != 0]), 2**MAX_BITS + 1)
+    if centroids.size > 2**MAX_BITS:
+        raise ValueError(
+            f"More than {2**MAX_BITS:,} distinct values, so that the weights are not "
+            "shared. Say with how many bits they shall be: bits=5."
+        )
+    return _with_zero(centroids), _indices(weights, centroids)
+
+
+def check_bits(bits):
+    """Raises a `ValueError` unless `bits` is an int from 1 to 12."""
+    whole = isinstance(bits, (int, np.integer)) and not isinstance(bits, bool)
+    if not whole or not 1 <= bits <= MAX_BITS:
+        raise ValueError(
+            f"bits={bits!r} must be an int from 1 to {MAX_BITS}: a codebook holds "
+            "2**bits values. The paper has 5 for dense kernels and 8 for convolutions."
+        )
+
+
+def _as_float(weights):
+    weights = np.asarray(weights)
+    if weights.dtype not in (np.float32, np.float64):
+        weights = weights.astype(np.float32)  # half precision, bfloat16
+    if not np.isfinite(weights).all():
+        spoiled = weights.size - np.count_nonzero(np.isfinite(weights))
+        raise ValueError(
+            f"{spoiled} of {weights.size} weights are NaN or infinite. Go back to a "
+            "checkpoint from before the training diverged."
+        )
+    return weights
+
+
+def _first_distinct(values, limit):
+    """Returns the distinct ones among ascending values, at most `limit` of them."""
+    fresh = np.ones(values.size, bool)
+    np.not_equal(values[1:], values[:-1], out=fresh[1:])
+    return values[np.flatnonzero(fresh)[:limit]]
+
+
+def _lloyd(values, centroids, iterations):
+    """Moves centroids to the means of their clusters until none changes."""
+    totals = np.concatenate([[0.0], np.cumsum(values, dtype=np.float64)])
+    centroids = np.sort(centroids.astype(np.float64))
+    before = None
+    for _ in range(iterations):
+        borders = _borders(values, centroids)
+        if before is not None and np.array_equal(borders, before):
+            break
+        before = borders
+        counts = np.diff(borders)
+        sums = np.diff(totals[borders])
+        means = sums / np.maximum(counts, 1)
+        centroids = _occupied(values, borders, np.where(counts > 0, means, np.nan))
+    return centroids
+
+
+def _borders(values, centroids):
+    """Returns where each cluster begins among the values, and where the last ends."""
+    middles = _midpoints(centroids, values.dtype)
+    inner = np.searchsorted(values, middles, side="right")
+    return np.concatenate([[0], inner, [values.size]])
+
+
+def _midpoints(centroids, dtype):
+    """Returns the largest numbers of a type that are not above the midpoints."""
+    # In double precision the sum of two float32 is exact, and so is the border. It
+    # is rounded here, since NumPy would convert all weights to compare with doubles.
+    centroids = centroids.astype(np.float64)
+    exact = (centroids[1:] + centroids[:-1]) / 2
+    rounded = exact.astype(dtype)
+    below = np.nextafter(rounded, dtype.type(-np.inf))
+    return np.where(rounded > exact, below, rounded)
+
+
+def _occupied(values, borders, means):
+    """Puts centroids without weights onto the weights that are farthest from theirs.
+
+    The farthest weights are ends of clusters. Without this, a linear start leaves
+    many centroids of a pruned kernel unused, in the gap around zero.
+    """
+    empty = np.isnan(means)
+    if empty.any():
+        filled = np.flatnonzero(~empty)
+        ends = np.concatenate([borders[filled], borders[filled + 1] - 1])
+        distances = np.abs(values[ends] - np.tile(means[filled], 2))
+        farthest = np.argsort(-distances, kind="stable")[: np.count_nonzero(empty)]
+        means[np.flatnonzero(empty)[: farthest.size]] = values[ends[farthest]]
+        # What finds no place even so shares one, and is left out in the end.
+        means = np.where(np.isnan(means), values[0], means)
+    return np.sort(means)
+
+
+def _settled(values, centroids):
+    """Drops centroids without weights, and moves one off zero, which is taken."""
+    borders = _borders(values, centroids)
+    used = np.diff(borders) > 0
+    begins, ends, centroids = borders[:-1][used], borders[1:][used], centroids[used]
+    for i in np.flatnonzero(centroids == 0):
+        members = values[begins[i] : ends[i]]
+        centroids[i] = members[np.argmin(np.abs(members))]
+    return centroids
+
+
+def _with_zero(centroids):
+    return np.concatenate([np.zeros(1, centroids.dtype), centroids])
+
+
+def _indices(weights, centroids):
+    """Returns the index of the nearest centroid for each weight, 0 for zeros."""
+    narrow = np.uint8 if centroids.size < 256 else np.uint16
+    middles = _midpoints(centroids, weights.dtype)
+    indices = np.searchsorted(middles, weights.reshape(-1), side="left") + 1
+    indices = indices.astype(narrow).reshape(weights.shape)
+    indices[weights == 0] = 0
+    return indices

@@ -1,0 +1,192 @@
+"""Weight sharing: kernels of a few distinct values, held while they train.
+
+A model with shared weights is a pruned model that knows one thing more: for each
+weight, the index of its cluster. Indices lie beside the masks in the same store,
+so that whatever saves masks saves them, and `kprune.strip` makes a plain model of
+it. Sharing is not read off the values of plain layers, since a model that was
+loaded would then lose it in its next `fit` without a word.
+
+After each optimizer update the constraint of the variable, which holds zeros at
+zero, also sets the members of a cluster to their mean. No Python runs per batch.
+"""
+
+import fnmatch
+
+from kprune.compress.codebooks import check_bits, codebook, existing_codebook
+from kprune.compress.sharing_store import is_shared, share, store_of
+from kprune.inspection import check_keras_model, own_weights
+from kprune.prunable import Selection, find_weights, named_children
+from kprune.pruned_model import PrunedModel
+from kprune.surgery import prune, strip
+from kprune.weight_access import as_array, zeroed
+from kprune.wrapper import PruningWrapper
+
+
+def share_weights(
+    model, bits=5, *, initialization="linear", only=None, skip=None, seed=0
+):
+    """Makes a copy of a model whose kernels hold `2**bits` values at most, and zero.
+
+    The second stage of Deep Compression: prune, train, share, train a little more,
+    then `kprune.strip` and write the file. The values of each kernel are found by
+    k-means; a plain `fit` then moves them, and weights of one cluster stay equal.
+    Exact zeros stay zero, whether masks held them or not.
+
+    An update moves each weight by the optimizer's rule and then sets each cluster
+    to the mean of its members. For SGD this is the paper's step, divided by the size
+    of the cluster: the paper subtracts the learning rate times the sum of the
+    members' gradients. A sum needs a learning rate that is smaller by the size of
+    the cluster, mostly thousands and different for each; with the mean, the one
+    that served before serves here. With Adam the mean is that of the members' steps.
+
+    The model that is returned saves and loads with its clusters, and goes on being
+    shared in any later `fit`. In pure bfloat16 or float16 (not the mixed policies)
+    steps that are small beside a weight are rounded away, as they always are there.
+
+    Args:
+        model: A built `keras.Model`, pruned, stripped or neither. It is not changed
+            unless its class can't make a second one (see `kprune.prune`). Masks and
+            clock of a pruned model are carried over; one whose weights are shared
+            is stripped first and shared anew.
+        bits: Int from 1 to 12, or a dict from layer name or glob pattern to such
+            ints. The first pattern counts that the layer or a layer or model
+            around it matches. `None` keeps the sharing that the weights have, as
+            those of a loaded archive. Defaults to 5.
+        initialization: Name or object, where k-means starts: `"linear"`,
+            `"density"` or `"random"`. Defaults to `"linear"`.
+        only: Layers whose weights to share, as for `kprune.prune`. Defaults to all.
+        skip: Layers to leave out, likewise. Defaults to none.
+        seed: Int, for the random initialisation. Defaults to 0.
+
+    Returns:
+        A pruned model (`kprune.is_pruned`) of the same layer names, inputs and
+        compile arguments. What is not shared (biases, normalization, frozen
+        layers) is listed by `kprune.summary`.
+
+    Raises:
+        TypeError: If `model` is no Keras 3 model.
+        ValueError: If it is not built, if nothing in it can be shared, if a weight
+            is NaN, or if an argument is out of range or matches nothing.
+
+    Example:
+    >>> import keras
+    >>> import numpy as np
+    >>> model = keras.Sequential([keras.Input((8,)), keras.layers.Dense(9)])
+    >>> shared = share_weights(model, bits=2)
+    >>> np.unique(shared.layers[0].kernel).size
+    4
+
+    Reference:
+        Han, Mao and Dally, "Deep Compression", ICLR 2016, section 3.
+    """
+    check_keras_model(model)
+    _check_built(model)
+    bits = _Bits(bits, model)
+    if is_shared(model):
+        model = strip(model)
+    places = _selected_places(model, Selection(only, skip))
+    shared = prune(model, only=only, skip=skip)
+    selected = {id(v) for i, v in enumerate(own_weights(shared)) if i in places}
+    names = dict(_names_around(shared))
+    with shared.distribute_strategy.scope():
+        for holder in _holders(shared):
+            found = {}
+            for entry in store_of(holder).trained_entries():
+                if id(entry.variable) in selected:
+                    number = bits.of(names[id(entry.variable)])
+                    found[entry.path] = _codebook(entry, number, initialization, seed)
+            if found:
+                share(holder, found)
+    if not is_shared(shared):
+        raise ValueError(
+            f"Nothing in the model {model.name!r} can be shared: all of its prunable "
+            "layers are frozen. Set `trainable = True` on those to share."
+        )
+    # One that was changed in place may have a step that knows no constraint yet.
+    shared.train_function = None
+    return shared
+
+
+def _holders(model):
+    """Lists the parts of a pruned model that hold masks."""
+    kinds = (PruningWrapper, PrunedModel)
+    return [part for part in model._flatten_layers() if isinstance(part, kinds)]
+
+
+def _check_built(model):
+    if not model.built or not model.variables:
+        raise ValueError(
+            f"The model {model.name!r} has no weights yet that could be shared. Train "
+            "it, or call it once on a batch, as in `model(x[:1])`."
+        )
+
+
+class _Bits:
+    """How many bits each weight gets.
+
+    Args:
+        bits: Int, dict from pattern to int, or `None`; see `share_weights`.
+        model: The model, whose layers the patterns name.
+    """
+
+    def __init__(self, bits, model):
+        self._patterns = bits if isinstance(bits, dict) else {"*": bits}
+        for number in self._patterns.values():
+            if number is not None:
+                check_bits(number)
+        names = [part.name for part in model._flatten_layers()]
+        for pattern in self._patterns:
+            if not fnmatch.filter(names, pattern):
+                raise ValueError(
+                    f"bits got {pattern!r}, which matches no layer. The model's layers "
+                    f"are {', '.join(map(repr, dict.fromkeys(names)))}. Mend the name, "
+                    "or use a pattern such as 'block_*'."
+                )
+
+    def of(self, names):
+        """Returns the bits of a weight.
+
+        Args:
+            names: Tuple of strings, the layer of the weight and what is around it.
+
+        Returns:
+            Int, or `None` to keep the sharing that there is.
+        """
+        for pattern, bits in self._patterns.items():
+            if fnmatch.filter(names, pattern):
+                return bits
+        raise ValueError(
+            f"bits says nothing of the layer {names[-1]!r}. Add it, add '*' with the "
+            "bits of all other layers, or leave the layer out with `skip`."
+        )
+
+
+def _names_around(layer, above=()):
+    """Yields the id of each variable with the names of the layers that hold it."""
+    for variable in (*layer._trainable_variables, *layer._non_trainable_variables):
+        yield id(variable), above or (layer.name,)
+    for _, child in named_children(layer):
+        yield from _names_around(child, (*above, child.name))
+
+
+def _selected_places(model, selection):
+    """Returns the places, among a model's weights, of those that are selected.
+
+    The copy of the model has them in the same places, while `only` and `skip` may
+    hold layers that it does not have.
+    """
+    selection.check(model)
+    places = {id(v): i for i, v in enumerate(own_weights(model))}
+    found = find_weights(model, selection, parents=None)
+    return {places[id(w.variable)] for w in found if not w.reason}
+
+
+def _codebook(entry, bits, initialization, seed):
+    """Returns the codebook of a weight, and says which weight if there is none."""
+    weights = zeroed(as_array(entry.variable), as_array(entry.mask))
+    try:
+        if bits is None:
+            return existing_codebook(weights)
+        return codebook(weights, bits, initialization, seed=seed)
+    except ValueError as error:
+        raise ValueError(f"{entry.path!r} of {entry.layer.name!r}: {error}") from error

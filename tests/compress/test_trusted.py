@@ -1,0 +1,201 @@
+import json
+import os
+
+import keras
+import numpy as np
+import pytest
+from keras import layers
+
+from kprune.compress import ArchiveError, load_archive
+from kprune.compress.architecture import _DICTIONARY, full_config
+from kprune.compress.container import frame
+from kprune.compress.packing import Writer, deflate
+
+
+def dense_config():
+    model = keras.Sequential([keras.Input((4,)), layers.Dense(3, name="head")])
+    return full_config(model)
+
+
+def functional_config():
+    inputs = keras.Input((4,), name="in")
+    x = layers.Dense(4, name="first")(inputs)
+    return full_config(keras.Model(inputs, layers.Dense(4, name="second")(x)))
+
+
+def load(config, path, weights=b"", **arguments):
+    """Loads an archive of a crafted architecture, whose checksum is right."""
+    text = config if isinstance(config, bytes) else json.dumps(config).encode()
+    writer = Writer()
+    writer.bytes(weights, "values")
+    path.write_bytes(frame(deflate(text, _DICTIONARY), writer).data)
+    return load_archive(path, **arguments)
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "model.kpz"
+
+
+FOREIGN = {
+    "a function of os": {"module": "os", "class_name": "system", "config": "true"},
+    "a function": {"module": "os", "class_name": "function", "config": "system"},
+    "a module of ours": {"module": "tests", "class_name": "Layer", "config": {}},
+    "keras' own os": {"module": "keras.src.os", "class_name": "system", "config": {}},
+    "a lambda": {"class_name": "__lambda__", "config": {"value": "AAAA"}},
+    "a type": {"class_name": "__typespec__", "spec_name": "x", "config": []},
+    "a Lambda layer": {
+        "module": "keras.layers",
+        "class_name": "Lambda",
+        "config": {"function": "tanh"},
+    },
+    "a SavedModel": {
+        "module": "keras.layers",
+        "class_name": "TFSMLayer",
+        "config": {"filepath": "/tmp"},
+    },
+    "a download": {
+        "module": "keras.utils",
+        "class_name": "function",
+        "config": "get_file",
+        "registered_name": "get_file",
+    },
+    "a loader": {"module": "keras.models", "class_name": "load_model", "config": {}},
+    "an optimizer": {"module": "keras.optimizers", "class_name": "Adam", "config": {}},
+    "a huge constant": {
+        "class_name": "__numpy__",
+        "config": {"value": [1], "dtype": "S1000000000"},
+    },
+    "no name": {"module": "keras.layers", "class_name": None, "config": {}},
+    "a list as name": {"module": "keras.layers", "class_name": [], "config": {}},
+    "a dunder": {"module": "keras.layers", "class_name": "__class__", "config": {}},
+}
+
+
+@pytest.mark.parametrize("foreign", FOREIGN.values(), ids=FOREIGN)
+@pytest.mark.parametrize("place", ["layer", "argument", "model"])
+def test_nothing_foreign_is_made(foreign, place, path, monkeypatch):
+    monkeypatch.setattr(os, "system", lambda command: pytest.fail("code was run"))
+    config = dense_config()
+    if place == "layer":
+        config["config"]["layers"][1] = foreign
+    elif place == "argument":
+        config["config"]["layers"][1]["config"]["kernel_initializer"] = foreign
+    else:
+        config = foreign
+
+    with pytest.raises(ArchiveError, match="The archive"):
+        load(config, path)
+
+
+def test_modules_named_in_a_file_are_not_imported(path, tmp_path, monkeypatch):
+    (tmp_path / "trap.py").write_text("raise SystemExit('imported')")
+    monkeypatch.syspath_prepend(tmp_path)
+    for module in ("trap", "keras.trap", "keras.src.backend.torch.core"):
+        config = dense_config()
+        config["config"]["layers"][1].update(module=module, class_name="Trap")
+
+        with pytest.raises(ArchiveError, match="No module is imported because"):
+            load(config, path)
+
+
+def test_a_file_named_as_a_vocabulary_is_not_read(path):
+    lookup = layers.StringLookup(vocabulary=["a", "b"])
+    config = full_config(keras.Sequential([keras.Input((1,), dtype="string"), lookup]))
+    assert load(config, path).layers[0].vocabulary_size() == 3
+    config["config"]["layers"][1]["config"]["vocabulary"] = "/etc/passwd"
+
+    with pytest.raises(ArchiveError, match="read the file '/etc/passwd'"):
+        load(config, path)
+
+
+HUGE = {
+    "units": lambda layer: layer.update(units=10**11),
+    "a product of two": lambda layer: layer.update(units=10**9),
+    "more than an int holds": lambda layer: layer.update(units=10**30),
+    "a negative number": lambda layer: layer.update(units=-5),
+    "text": lambda layer: layer.update(units="many"),
+    "a list": lambda layer: layer.update(units=[[]]),
+    "a float": lambda layer: layer.update(units=1e300),
+}
+
+
+@pytest.mark.parametrize("change", HUGE.values(), ids=HUGE)
+def test_huge_and_senseless_layers_are_refused_before_memory_is_taken(change, path):
+    config = dense_config()
+    change(config["config"]["layers"][1]["config"])
+
+    with pytest.raises(ArchiveError):
+        load(config, path)
+
+    assert peak_after() < 100
+
+
+def peak_after():
+    """Returns the MB that the largest array would take that Keras is waiting for."""
+    from keras.src.backend.common import global_state
+
+    pending = global_state.get_global_attribute("uninitialized_variables") or []
+    return sum(np.prod(variable.shape) for variable in pending) / 1e6
+
+
+def test_what_an_archive_asks_for_is_bounded_by_its_size_or_the_caller(path):
+    config = dense_config()
+    config["config"]["layers"][1]["config"]["units"] = 10_000_000
+
+    with pytest.raises(ArchiveError, match=r"asks for 200,000,000 bytes.*max_bytes="):
+        load(config, path)
+    with pytest.raises(ArchiveError, match="more than 1,000,000"):
+        load(config, path, max_bytes=1_000_000)
+    with pytest.raises(ArchiveError, match="ends too early"):
+        load(config, path, max_bytes=200_000_000)
+
+
+def test_a_graph_that_feeds_itself_is_refused(path):
+    config = functional_config()
+    first = next(x for x in config["config"]["layers"] if x["name"] == "first")
+    tensor = first["inbound_nodes"][0]["args"][0]["config"]
+    tensor["keras_history"] = ["second", 0, 0]
+
+    with pytest.raises(ArchiveError, match="loops or disconnected nodes"):
+        load(config, path)
+
+
+def test_deep_nesting_is_refused(path):
+    with pytest.raises(ArchiveError, match="no JSON|nested over 100 deep"):
+        load(b"[" * 100_000, path)
+    with pytest.raises(ArchiveError, match="no JSON|nested over 100 deep"):
+        load(b"[" * 5000 + b"]" * 5000, path)
+    with pytest.raises(ArchiveError, match="nested over 100 deep"):
+        load(b"[" * 300 + b"]" * 300, path)
+
+
+def test_an_architecture_that_unpacks_to_far_more_is_refused(path):
+    bomb = b'{"x":"' + b"a" * 50_000_000 + b'"}'
+
+    with pytest.raises(ArchiveError, match="unpacks to more than"):
+        load(bomb, path)
+
+
+@pytest.mark.parametrize(
+    "text", [b"", b"3", b"null", b"[]", b"{}", b"\xff\xfe", b"{", b'"x"', b"NaN"]
+)
+def test_json_that_is_no_model_is_refused(text, path):
+    with pytest.raises(ArchiveError):
+        load(text, path)
+
+
+def test_loops_unrolled_for_ever_are_refused(path):
+    lstm = layers.LSTM(2, unroll=True)
+    config = full_config(keras.Sequential([keras.Input((5, 3)), lstm]))
+    config["config"]["layers"][0]["config"]["batch_shape"] = [None, 10**7, 3]
+
+    with pytest.raises(ArchiveError, match="batch_shape=.* at most 4096 is taken"):
+        load(config, path)
+
+
+def test_a_layer_instead_of_a_model_is_refused(path):
+    config = dense_config()["config"]["layers"][1]
+
+    with pytest.raises(ArchiveError, match="no model, but a Dense"):
+        load(config, path)
