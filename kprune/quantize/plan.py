@@ -1,0 +1,168 @@
+"""Where in a model's graph ranges are needed.
+
+Every value that an int8 operator reads or writes needs one range, and one only: a
+second one between a convolution and its ReLU would keep the converter from making
+them one operator. So the graph is walked once, and each layer is told which of its
+inputs and whether its outputs get one.
+"""
+
+import dataclasses
+
+import keras
+
+from kprune.cloning import is_graph
+from kprune.quantize.rules import rule_for
+
+
+@dataclasses.dataclass
+class Call:
+    """One use of a layer in a model's graph.
+
+    Attributes:
+        operation: The Keras layer, model or operation.
+        inputs: List of the tensors that it reads.
+        outputs: List of the tensors that it gives.
+    """
+
+    operation: object
+    inputs: list
+    outputs: list
+
+
+@dataclasses.dataclass
+class Placement:
+    """Where one layer gets ranges.
+
+    Attributes:
+        inputs: List of bools, for each of its inputs.
+        output: Bool, for its output.
+    """
+
+    inputs: list
+    output: bool
+
+
+def calls(model):
+    """Lists the uses of layers in a model's graph.
+
+    Args:
+        model: A built Sequential or Functional model.
+
+    Returns:
+        List of `Call`, each after those whose outputs it reads.
+
+    Example:
+    >>> model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2, name="d")])
+    >>> [call.operation.name for call in calls(model)]
+    ['d']
+    """
+    found, seen = [], set()
+    waiting = [(t, False) for t in reversed(model.outputs)]
+    ends = {id(t) for t in model.inputs}
+    while waiting:
+        tensor, is_ready = waiting.pop()
+        operation, index, _ = tensor._keras_history
+        if id(tensor) in ends or (not is_ready and (operation, index) in seen):
+            continue
+        node = operation._inbound_nodes[index]
+        if is_ready:
+            found.append(Call(operation, node.input_tensors, node.output_tensors))
+        else:
+            seen.add((operation, index))
+            waiting.append((tensor, True))
+            waiting.extend((t, False) for t in reversed(node.input_tensors))
+    return found
+
+
+def consumers(model):
+    """Tells who reads each tensor of a model's graph.
+
+    Args:
+        model: A built Sequential or Functional model.
+
+    Returns:
+        Dict from the id of a tensor to a list of `Call`, and `None` for each place
+        where it is an output of the model.
+    """
+    readers = {}
+    for call in calls(model):
+        for tensor in call.inputs:
+            readers.setdefault(id(tensor), []).append(call)
+    for tensor in model.outputs:
+        readers.setdefault(id(tensor), []).append(None)
+    return readers
+
+
+def place_ranges(model, stays_float):
+    """Decides which layers of a model get ranges, and where.
+
+    Args:
+        model: A built Sequential or Functional model, nested or not.
+        stays_float: Function `(layer, parents)` that returns a bool.
+
+    Returns:
+        Dict from the id of a layer to its `Placement`, for the layers that get one.
+
+    Raises:
+        ValueError: If a layer has no form in int8 and is not to stay in float.
+    """
+    placements = {}
+    _place(model, stays_float, (), [False] * len(model.inputs), placements)
+    return placements
+
+
+def _place(model, stays_float, parents, known, placements):
+    """Walks one graph; returns for each output whether it has a range."""
+    readers = consumers(model)
+    ranged = {id(t) for t, k in zip(model.inputs, known, strict=True) if k}
+    for call in calls(model):
+        has_range = [id(t) in ranged for t in call.inputs]
+        layer = call.operation
+        if isinstance(layer, keras.Model) and is_graph(layer):
+            inner = (*parents, layer)
+            given = _place(layer, stays_float, inner, has_range, placements)
+        else:
+            given = [False] * len(call.outputs)
+            if not stays_float(layer, parents):
+                merges = _merges(call, readers, lambda x: stays_float(x, parents))
+                given = [_place_one(call, has_range, merges, placements)] * len(given)
+        ranged |= {id(t) for t, g in zip(call.outputs, given, strict=True) if g}
+    return [id(t) in ranged for t in model.outputs]
+
+
+def _place_one(call, has_range, merges, placements):
+    """Notes the ranges of one use of a layer; returns whether its output has one."""
+    if _checked_rule(call.operation).passes:
+        return all(has_range)
+    inputs, output = [not known for known in has_range], not merges
+    other = placements.setdefault(id(call.operation), Placement(inputs, output))
+    other.inputs = [a or b for a, b in zip(other.inputs, inputs, strict=True)]
+    other.output = other.output or output
+    return True  # of what merges into a ReLU, that has the range
+
+
+def _merges(call, readers, stays_float):
+    """Tells whether the layer and the ReLU behind it become one operator."""
+    return _checked_rule(call.operation).fuses and _only_relu_reads(
+        call.outputs[0], readers, stays_float
+    )
+
+
+def _only_relu_reads(tensor, readers, stays_float):
+    found = readers.get(id(tensor), [])
+    if len(found) != 1 or found[0] is None or stays_float(found[0].operation):
+        return False
+    if isinstance(found[0].operation, keras.layers.Identity):
+        return _only_relu_reads(found[0].outputs[0], readers, stays_float)
+    rule = rule_for(found[0].operation)
+    return not isinstance(rule, str) and rule.is_relu
+
+
+def _checked_rule(layer):
+    rule = rule_for(layer)
+    if isinstance(rule, str):
+        raise ValueError(
+            f"{layer.name!r} ({type(layer).__name__}) can't be computed in int8: "
+            f"{rule}. Replace it, or name it in `skip` to leave it in float."
+        )
+    return rule

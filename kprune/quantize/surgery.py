@@ -1,0 +1,190 @@
+"""`quantize_aware`: from a plain Keras model to one that learns to compute in int8."""
+
+import dataclasses
+import glob
+
+import keras
+import numpy as np
+
+from kprune import cloning
+from kprune.inspection import check_keras_model, is_pruned
+from kprune.prunable import Selection
+from kprune.quantize.fold import fold_batch_normalization, foldable
+from kprune.quantize.plan import place_ranges
+from kprune.quantize.rebuild import plain_copy, rebuilt, with_activation
+from kprune.quantize.rules import rule_for
+from kprune.quantize.structure import count_clusters
+from kprune.quantize.wrapper import QuantizationWrapper, wrappers
+from kprune.surgery import strip
+from kprune.weight_access import as_array
+
+_KINDS = ("sparsity", "clusters")
+
+
+def quantize_aware(model, *, preserve=None, only=None, skip=None):
+    """Makes a copy of a model that learns to compute in int8.
+
+    Train the copy with `fit`, a few epochs at a tenth of the learning rate, and
+    convert what `finish` makes of it: the TFLite file needs no representative data
+    and computes what the copy does. Kernels have one scale for each output channel
+    (dense, transposed and 1-D convolutions one in all), activations one for each
+    tensor, learned as moving averages while it trains.
+
+    Batch normalization is folded first. In clustered kernels all channels share one
+    scale, so that the int8 kernel has no more distinct values than the float one.
+
+    Args:
+        model: A built Sequential or Functional model, nested or not. It is not
+            changed. Masks of a pruned model are taken off, its zeros stay.
+        preserve: `"sparsity"`, zeros stay zeros (PQAT), `"clusters"`, equal weights
+            of a kernel stay equal (CQAT; weights that are zero are a cluster like any
+            other, which may leave zero), both in a list (PCQAT), or an empty list.
+            Defaults to what there is: zeros in any kernel, clusters in those that
+            have at most 255 values.
+        only: Layers to quantize: a name, a glob pattern, a layer, a layer class, a
+            function of a layer that returns a bool, or a list of these. Defaults to
+            all.
+        skip: Layers to leave in float, likewise. Defaults to none.
+
+    Returns:
+        A model with the same layer names, inputs and compile arguments, whose layers
+        are `QuantizationWrapper`s.
+
+    Raises:
+        TypeError: If `model` is no Keras 3 model.
+        ValueError: If the model is subclassed or not built, if a layer has no form in
+            int8, if `only` or `skip` matches nothing, or if there is nothing of what
+            is to be preserved.
+
+    Example:
+    >>> model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2, name="d")])
+    >>> quantize_aware(model).layers[0].name
+    'd'
+
+    Reference:
+        Jacob et al., "Quantization and Training of Neural Networks for Efficient
+        Integer-Arithmetic-Only Inference", CVPR 2018.
+    """
+    check_keras_model(model)
+    _check_graph(model)
+    _check_plain(model)
+    kinds = _kinds(preserve)
+    selection = Selection(_by_name(only), _by_name(skip))
+    selection.check(model)
+    plain = strip(model) if is_pruned(model) else model
+    if "clusters" in kinds:
+        _check_clusters_survive(plain)
+    folded = fold_batch_normalization(plain)
+
+    def stays_float(layer, parents):
+        return not selection.selects([*parents, layer])
+
+    placements = place_ranges(folded, stays_float)
+    if not placements:
+        raise ValueError(
+            f"`only` and `skip` leave nothing of the model {model.name!r} to quantize."
+        )
+    result = rebuilt(folded, _Wrapping(placements, kinds).stand_in)
+    _check_preserved(result, preserve, kinds)
+    return result
+
+
+@dataclasses.dataclass(frozen=True)
+class _Wrapping:
+    """How the layers of one model are wrapped."""
+
+    placements: dict
+    kinds: tuple
+
+    def stand_in(self, layer, parents, copier):
+        placement = self.placements.get(id(layer))
+        if placement is None:
+            return plain_copy(layer, copier)
+        return self._wrapped(layer, placement, copier)
+
+    def _wrapped(self, layer, placement, copier):
+        rule = rule_for(layer)
+        new = with_activation(layer, None) if rule.activation else copier.copy(layer)
+        kernel = as_array(layer.kernel) if rule.kernel else np.zeros(0)
+        wrapper = QuantizationWrapper(
+            new,
+            activation=layer.activation if rule.activation else None,
+            inputs=placement.inputs,
+            output=placement.output,
+            masked="sparsity" in self.kinds and bool((kernel == 0).any()),
+            clusters=count_clusters(kernel) if "clusters" in self.kinds else 0,
+        )
+
+        def finish():
+            cloning.copy_state(layer, new)
+            wrapper.capture()
+
+        return wrapper, finish
+
+
+def _kinds(preserve):
+    kinds = _KINDS if preserve is None else preserve
+    kinds = (kinds,) if isinstance(kinds, str) else tuple(kinds)
+    unknown = [kind for kind in kinds if kind not in _KINDS]
+    if unknown:
+        raise ValueError(
+            f"preserve got {unknown[0]!r}. Expected 'sparsity', 'clusters' or a list "
+            "of these."
+        )
+    return kinds
+
+
+def _by_name(entries):
+    """Replaces layers, of which the new model has copies, by their names."""
+    if entries is None:
+        return None
+    listed = entries if isinstance(entries, (list, tuple, set)) else [entries]
+    return [glob.escape(e.name) if isinstance(e, keras.Layer) else e for e in listed]
+
+
+def _check_graph(model):
+    if not cloning.is_graph(model):
+        raise ValueError(
+            f"The model {model.name!r} ({type(model).__name__}) is subclassed, so that "
+            "its code, not its layers, says what is computed between them. Build it "
+            "as a Functional model: keras.Model(inputs, outputs)."
+        )
+    if not model.built:
+        raise ValueError(
+            f"The model {model.name!r} is not built. Begin it with "
+            "keras.Input(shape), and train it first."
+        )
+
+
+def _check_plain(model):
+    if wrappers(model):
+        raise ValueError(
+            f"The model {model.name!r} is quantization-aware already. Train it on, or "
+            "pass `kprune.dequantize(model)` to begin anew."
+        )
+
+
+def _check_clusters_survive(model):
+    for layer, norm in foldable(model):
+        if count_clusters(as_array(layer.kernel)):
+            raise ValueError(
+                f"The kernel of {layer.name!r} is clustered, and folding {norm.name!r} "
+                "into it would give every channel values of its own. Call "
+                "`model = kprune.fold_batch_normalization(model)` first and cluster "
+                "that, or leave 'clusters' out of `preserve`."
+            )
+
+
+def _check_preserved(model, preserve, kinds):
+    if preserve is None:
+        return
+    found = {
+        "sparsity": any(wrapper.masked for wrapper in wrappers(model)),
+        "clusters": any(wrapper.clusters for wrapper in wrappers(model)),
+    }
+    for kind in kinds:
+        if not found[kind]:
+            raise ValueError(
+                f"preserve asks for {kind!r}, but no kernel of {model.name!r} that is "
+                "quantized has any. Prune or cluster the model first, or leave it out."
+            )

@@ -1,0 +1,305 @@
+import keras
+import numpy as np
+import pytest
+from keras import layers
+
+import kprune
+from kprune.quantize import (
+    QuantizationWrapper,
+    dequantize,
+    finish,
+    quantize_aware,
+    wrappers,
+)
+
+GENERATOR = np.random.default_rng(0)
+X = GENERATOR.normal(size=(32, 6)).astype("float32")
+Y = GENERATOR.integers(0, 3, 32)
+
+
+def model_of(*parts, shape=(6,)):
+    return keras.Sequential([keras.Input(shape, name="features"), *parts])
+
+
+def mlp(**options):
+    return model_of(
+        layers.Dense(8, activation="relu", name="first", **options),
+        layers.Dense(3, activation="softmax", name="last", **options),
+    )
+
+
+def sparse(model, values=None):
+    """Zeroes half of each kernel; with `values`, leaves so many others."""
+    for layer in model.layers:
+        kernel = np.asarray(layer.kernel)
+        if values:
+            kernel = np.ceil(np.abs(kernel) * values) * np.sign(kernel) / values
+        layer.kernel.assign(kernel * (GENERATOR.random(kernel.shape) < 0.5))
+    return model
+
+
+def train(model, optimizer="sgd", **options):
+    model.compile(optimizer, "sparse_categorical_crossentropy", **options)
+    model.fit(X, Y, batch_size=8, verbose=0)
+    return model
+
+
+def calibrated(model):
+    """Lets a model see data, which is all that its ranges need."""
+    model(X, training=True)
+    return model
+
+
+def kernels(model):
+    return [np.asarray(layer.kernel) for layer in model.layers]
+
+
+def ema():
+    return keras.optimizers.Adam(0.1, use_ema=True, ema_momentum=0.5)
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "dtype", "options"),
+    [
+        (keras.optimizers.Adam, "float32", {}),
+        (keras.optimizers.Adam, "float32", {"jit_compile": True}),
+        (keras.optimizers.Adam, "mixed_float16", {}),
+        (keras.optimizers.Adam, "mixed_bfloat16", {}),
+        (ema, "float32", {}),
+    ],
+)
+def test_zeros_and_clusters_survive_training(optimizer, dtype, options):
+    model = sparse(mlp(dtype=dtype), values=2)
+    before = kernels(model)
+
+    aware = train(quantize_aware(model), optimizer(), **options)
+
+    for old, new in zip(before, kernels(aware), strict=True):
+        assert not np.array_equal(old, new)
+        np.testing.assert_array_equal(old == 0, new == 0)
+        for value in np.unique(old):
+            assert len(np.unique(new[old == value])) == 1
+
+
+@pytest.mark.parametrize(
+    ("preserve", "zeros_stay", "clusters_stay"),
+    [
+        ([], False, False),
+        ("sparsity", True, False),
+        ("clusters", False, True),
+        (None, True, True),
+    ],
+)
+def test_only_what_was_asked_for_is_preserved(preserve, zeros_stay, clusters_stay):
+    model = sparse(mlp(), values=2)
+
+    aware = train(quantize_aware(model, preserve=preserve))
+
+    for old, new in zip(kernels(model), kernels(aware), strict=True):
+        assert np.array_equal(old == 0, new == 0) == zeros_stay
+        assert (len(np.unique(new)) <= len(np.unique(old))) == clusters_stay
+
+
+def test_input_model_is_not_changed():
+    model = sparse(mlp())
+    before = [v.numpy() for v in model.variables]
+
+    train(quantize_aware(model))
+
+    for variable, value in zip(model.variables, before, strict=True):
+        np.testing.assert_array_equal(variable, value)
+    assert not any(v.constraint for v in model.variables if hasattr(v, "constraint"))
+
+
+def test_pruned_model_is_stripped_and_its_zeros_are_kept():
+    model = kprune.prune(mlp())
+    pruning = kprune.PruningCallback(0.5)
+    model.compile("sgd", "sparse_categorical_crossentropy")
+    model.fit(X, Y, verbose=0, callbacks=[pruning])
+
+    aware = quantize_aware(model)
+
+    assert all(wrapper.masked for wrapper in wrappers(aware))
+    assert not kprune.is_pruned(aware)
+    assert [(kernel == 0).mean() for kernel in kernels(aware)] == [0.5, 0.5]
+
+
+def test_names_paths_and_compile_arguments_are_those_of_the_model():
+    model = mlp()
+    model.compile("sgd", "mse")
+
+    aware = quantize_aware(model)
+
+    assert [x.name for x in aware.layers] == ["first", "last"]
+    ours = [v.path for v in aware.trainable_variables]
+    assert ours == [v.path for v in model.trainable_variables]
+    assert len({v.path for v in aware.variables}) == len(aware.variables)
+    assert aware.compiled
+    assert aware.layers[0].units == 8
+
+
+def test_saved_model_goes_on_where_it_stood(tmp_path):
+    aware = train(quantize_aware(sparse(mlp(), values=2)))
+    aware.save(tmp_path / "aware.keras")
+
+    loaded = keras.models.load_model(tmp_path / "aware.keras")
+
+    expected = aware.predict(X, verbose=0)
+    np.testing.assert_array_equal(loaded.predict(X, verbose=0), expected)
+    for model in (aware, loaded):
+        keras.utils.set_random_seed(1)
+        model.fit(X, Y, batch_size=8, verbose=0)
+    for ours, theirs in zip(kernels(aware), kernels(loaded), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+def test_finished_model_predicts_the_same_and_is_frozen(tmp_path):
+    aware = calibrated(quantize_aware(sparse(mlp())))
+
+    finished = finish(aware)
+
+    expected = np.asarray(aware(X))
+    np.testing.assert_array_equal(finished(X), expected)
+    assert finished.trainable_variables == []
+    finished.save(tmp_path / "finished.keras")
+    loaded = keras.models.load_model(tmp_path / "finished.keras")
+    np.testing.assert_array_equal(loaded(X), expected)
+
+
+def test_dequantized_model_is_plain_and_holds_the_int8_kernels():
+    aware = calibrated(quantize_aware(sparse(mlp())))
+
+    plain = dequantize(aware)
+
+    assert [type(x) for x in plain.layers] == [layers.Dense, layers.Dense]
+    assert plain.layers[1].activation is keras.activations.softmax
+    for layer, wrapper in zip(plain.layers, aware.layers, strict=True):
+        integers = np.asarray(layer.kernel) / np.abs(wrapper.kernel).max() * 127
+        np.testing.assert_allclose(integers, np.round(integers), atol=1e-3)
+        np.testing.assert_array_equal(layer.bias, wrapper.bias)
+        assert layer.kernel.constraint is None
+
+
+def test_predictions_without_training_are_near_those_of_the_model():
+    model = mlp()
+
+    aware = quantize_aware(model)
+
+    np.testing.assert_allclose(aware(X), model(X), atol=0.02)
+
+
+def test_activity_regularizer_and_users_constraint_still_work():
+    model = model_of(
+        layers.Dense(
+            3,
+            activity_regularizer=keras.regularizers.L1(1.0),
+            kernel_constraint=keras.constraints.NonNeg(),
+        )
+    )
+
+    aware = train(quantize_aware(sparse(model)))
+
+    assert (np.asarray(aware.layers[0].kernel) >= 0).all()
+    aware(X, training=True)
+    outputs = np.asarray(aware(X, training=True))
+    np.testing.assert_allclose(
+        sum(aware.losses), np.abs(outputs).sum() / len(X), rtol=1e-3
+    )
+
+
+@pytest.mark.parametrize("pruned", [False, True])
+def test_layers_are_selected_by_name_or_as_objects(pruned):
+    model = kprune.prune(mlp()) if pruned else mlp()
+
+    for entry in ("last", model.layers[1]):
+        aware = quantize_aware(model, skip=entry)
+        assert isinstance(aware.layers[0], QuantizationWrapper)
+        assert type(aware.layers[1]) is layers.Dense
+        assert len(wrappers(quantize_aware(model, only=entry))) == 1
+
+
+def test_layer_behind_one_left_in_float_rounds_its_inputs():
+    model = model_of(layers.Dense(4, name="a"), layers.ELU(), layers.Dense(2, name="b"))
+
+    aware = quantize_aware(model, skip=layers.ELU)
+
+    assert [len(w.input_ranges) for w in wrappers(aware)] == [1, 1]
+    assert all(w.input_ranges[0] is not None for w in wrappers(aware))
+
+
+def test_convolution_and_its_relu_have_one_range_together():
+    model = model_of(
+        layers.Conv2D(2, 3), layers.BatchNormalization(), layers.ReLU(), shape=(6, 6, 1)
+    )
+
+    convolution, relu = wrappers(quantize_aware(model))
+
+    assert convolution.output_range is None
+    assert relu.output_range is not None
+    assert relu.input_ranges == [None]
+
+
+def test_convolution_whose_relu_stays_in_float_has_a_range():
+    model = model_of(layers.Conv2D(2, 3), layers.ReLU(), shape=(6, 6, 1))
+
+    (convolution,) = wrappers(quantize_aware(model, skip=layers.ReLU))
+
+    assert convolution.output_range is not None
+
+
+class Subclassed(keras.Model):
+    def call(self, inputs):
+        return inputs
+
+
+def with_operation():
+    inputs = keras.Input((3,))
+    return keras.Model(inputs, layers.Dense(2)(inputs) + 1.0)
+
+
+def clustered_before_folding():
+    model = model_of(layers.Dense(4), layers.BatchNormalization())
+    model.layers[0].kernel.assign(np.ones((6, 4)))
+    return model
+
+
+@pytest.mark.parametrize(
+    ("make", "options", "message"),
+    [
+        (Subclassed, {}, "is subclassed.*Build it as a Functional model"),
+        (lambda: keras.Sequential([layers.Dense(2)]), {}, "is not built"),
+        (lambda: model_of(layers.ELU(name="e")), {}, "'e'.*no rule.*name it in `skip`"),
+        (with_operation, {}, "no rule for the operation Add"),
+        (lambda: model_of(layers.BatchNormalization()), {}, "to be folded into"),
+        (lambda: quantize_aware(mlp()), {}, "is quantization-aware already"),
+        (clustered_before_folding, {}, "Call `model = kprune.fold_batch_norm"),
+        (mlp, {"preserve": "zeros"}, "preserve got 'zeros'. Expected 'sparsity'"),
+        (mlp, {"preserve": "sparsity"}, "asks for 'sparsity', but no kernel"),
+        (mlp, {"preserve": "clusters"}, "asks for 'clusters', but no kernel"),
+        (mlp, {"skip": "frist"}, "skip got 'frist', which matches no layer"),
+        (mlp, {"skip": layers.Dense}, "leave nothing of the model"),
+    ],
+)
+def test_what_cannot_be_done_is_refused_with_the_remedy(make, options, message):
+    with pytest.raises(ValueError, match=message):
+        quantize_aware(make(), **options)
+
+
+@pytest.mark.parametrize("function", [finish, dequantize])
+def test_plain_model_cannot_be_finished(function):
+    with pytest.raises(ValueError, match=r"Pass the model that `kprune.quantize_aware"):
+        function(mlp())
+
+
+def test_keras_own_quantization_is_refused():
+    aware = quantize_aware(mlp())
+
+    with pytest.raises(ValueError, match=r"would round the kernels a second time"):
+        aware.quantize("int8", filters="first")
+
+    assert {v.dtype for v in aware.trainable_variables} == {"float32"}
+
+
+def test_model_that_has_seen_no_data_cannot_be_finished():
+    with pytest.raises(ValueError, match=r"'first' has seen no data.*Train the model"):
+        finish(quantize_aware(mlp()))
