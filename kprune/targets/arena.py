@@ -1,0 +1,139 @@
+"""How much memory the activations of a .tflite file need on a microcontroller.
+
+TensorFlow Lite Micro keeps them in one arena and decides once, before the first call,
+where each is to lie. The plan is made here in the same way: the largest buffer
+first, each at the lowest place that is free as long as it lives.
+"""
+
+import dataclasses
+
+ALIGNMENT = 16
+
+
+@dataclasses.dataclass(frozen=True)
+class Buffer:
+    """The place of one activation in time and memory.
+
+    Attributes:
+        name: String, the tensor's name.
+        bytes: Int, its size, rounded up to a multiple of `ALIGNMENT`.
+        first: Int, the step at which it is written.
+        last: Int, the last step at which it is read; they overlap if equal.
+        offset: Int, where the plan puts it.
+    """
+
+    name: str
+    bytes: int
+    first: int
+    last: int
+    offset: int = 0
+
+
+@dataclasses.dataclass(frozen=True)
+class ArenaPlan:
+    """Where the activations lie.
+
+    Attributes:
+        buffers: Tuple of `Buffer`.
+    """
+
+    buffers: tuple
+
+    @property
+    def planned_bytes(self):
+        """Int, the bytes that the plan takes."""
+        return max((b.offset + b.bytes for b in self.buffers), default=0)
+
+    @property
+    def peak_bytes(self):
+        """Int, the most that lives at one step; no plan can take less."""
+        return max(map(self._alive, (b.first for b in self.buffers)), default=0)
+
+    def _alive(self, step):
+        return sum(b.bytes for b in self.buffers if b.first <= step <= b.last)
+
+
+def plan_arena(subgraphs):
+    """Plans the arena for the activations of a model.
+
+    What TensorFlow Lite Micro adds on its own is not counted: the structures of
+    tensors and operators, scratch buffers of kernels, and variables.
+
+    Args:
+        subgraphs: List of `Subgraph`, the model first.
+
+    Returns:
+        An `ArenaPlan`.
+
+    Example:
+    >>> from kprune.targets.tflite_file import Operator, Subgraph, Tensor
+    >>> tensors = [Tensor(name, "INT8", (1, n)) for name, n in [("x", 20), ("y", 3)]]
+    >>> relu = Operator("RELU", False, (0,), (1,))
+    >>> plan = plan_arena([Subgraph(tensors, [relu], (0,), (1,))])
+    >>> [(b.name, b.bytes, b.offset) for b in plan.buffers], plan.planned_bytes
+    ([('x', 32, 0), ('y', 16, 32)], 48)
+
+    Reference:
+        `GreedyMemoryPlanner` and `AllocationInfoBuilder` in tensorflow/tflite-micro.
+    """
+    lifetimes = _Lifetimes(subgraphs)
+    lifetimes.walk(0)
+    return ArenaPlan(tuple(_placed(list(lifetimes.buffers()))))
+
+
+class _Lifetimes:
+    """When each tensor is written first and read last, over all subgraphs."""
+
+    def __init__(self, subgraphs):
+        self._subgraphs = subgraphs
+        self._first, self._last = {}, {}
+        self._step = 0
+        self._running = []
+
+    def walk(self, index):
+        """Marks the tensors of a subgraph and of those that it runs."""
+        if index in self._running:
+            raise ValueError(
+                f"Subgraph {index} of the TFLite file runs itself. Export it again."
+            )
+        self._running.append(index)
+        graph = self._subgraphs[index]
+        self._mark(index, graph.inputs)
+        for operator in graph.operators:
+            self._step += 1
+            self._mark(index, operator.outputs)
+            for inner in operator.subgraphs:
+                self.walk(inner)
+            self._mark(index, operator.inputs + operator.outputs)
+        self._mark(index, graph.outputs)
+        self._running.pop()
+
+    def _mark(self, index, tensors):
+        for tensor in (i for i in tensors if i >= 0):  # -1 is an input left out
+            self._first.setdefault((index, tensor), self._step)
+            self._last[index, tensor] = self._step
+
+    def buffers(self):
+        """Lists the tensors that live in the arena, in the order of the file."""
+        for (index, number), first in sorted(self._first.items()):
+            tensor = self._subgraphs[index].tensors[number]
+            if tensor.bytes and not (tensor.is_constant or tensor.is_variable):
+                size = -(-tensor.bytes // ALIGNMENT) * ALIGNMENT
+                last = self._last[index, number]
+                yield Buffer(tensor.name, size, first, last)
+
+
+def _placed(buffers):
+    placed = []
+    # Of equal sizes the later tensor comes first.
+    for buffer in sorted(reversed(buffers), key=lambda b: -b.bytes):
+        offset = 0
+        for other in sorted(placed, key=lambda b: b.offset):
+            overlaps = other.first <= buffer.last and buffer.first <= other.last
+            if not overlaps:
+                continue
+            if other.offset - offset >= buffer.bytes:
+                break
+            offset = max(offset, other.offset + other.bytes)
+        placed.append(dataclasses.replace(buffer, offset=offset))
+    return placed

@@ -1,0 +1,223 @@
+"""Checks a .tflite file against what TensorFlow Lite Micro can run."""
+
+import dataclasses
+
+from kprune.targets.arena import ArenaPlan, plan_arena
+from kprune.targets.findings import Finding, table
+from kprune.targets.tflite_file import read_bytes, read_subgraphs
+
+# What MicroMutableOpResolver (tensorflow/lite/micro/micro_mutable_op_resolver.h in
+# tensorflow/tflite-micro) has an Add function for.
+_BUILTIN_OPERATORS = """
+ABS ADD ADD_N ARG_MAX ARG_MIN ASSIGN_VARIABLE AVERAGE_POOL_2D BATCH_MATMUL
+BATCH_TO_SPACE_ND BROADCAST_ARGS BROADCAST_TO CALL_ONCE CAST CEIL CONCATENATION
+CONV_2D COS CUMSUM DEPTH_TO_SPACE DEPTHWISE_CONV_2D DEQUANTIZE DIV
+DYNAMIC_UPDATE_SLICE ELU EMBEDDING_LOOKUP EQUAL EXP EXPAND_DIMS FILL FLOOR
+FLOOR_DIV FLOOR_MOD FULLY_CONNECTED GATHER GATHER_ND GREATER GREATER_EQUAL
+HARD_SWISH IF L2_NORMALIZATION L2_POOL_2D LEAKY_RELU LESS LESS_EQUAL LOG
+LOG_SOFTMAX LOGICAL_AND LOGICAL_NOT LOGICAL_OR LOGISTIC MAX_POOL_2D MAXIMUM MEAN
+MINIMUM MIRROR_PAD MUL NEG NOT_EQUAL PACK PAD PADV2 PRELU QUANTIZE READ_VARIABLE
+REDUCE_ALL REDUCE_MAX REDUCE_MIN RELU RELU6 RESHAPE RESIZE_BILINEAR
+RESIZE_NEAREST_NEIGHBOR REVERSE_V2 ROUND RSQRT SELECT_V2 SHAPE SIN SLICE SOFTMAX
+SPACE_TO_BATCH_ND SPACE_TO_DEPTH SPLIT SPLIT_V SQRT SQUARE SQUARED_DIFFERENCE
+SQUEEZE STRIDED_SLICE SUB SUM SVDF TANH TRANSPOSE TRANSPOSE_CONV
+UNIDIRECTIONAL_SEQUENCE_LSTM UNPACK VAR_HANDLE WHILE ZEROS_LIKE
+"""
+BUILTIN_OPERATORS = frozenset(_BUILTIN_OPERATORS.split())
+CUSTOM_OPERATORS = frozenset(
+    ("CIRCULAR_BUFFER", "TFLM_DECODE", "TFLite_Detection_PostProcess", "ethos-u")
+)
+# Operators whose kernels want weights of the type of the activations, with the place
+# of the weights among the inputs.
+_WEIGHTS_AT = {
+    "CONV_2D": 1,
+    "DEPTHWISE_CONV_2D": 1,
+    "FULLY_CONNECTED": 1,
+    "TRANSPOSE_CONV": 1,
+    "BATCH_MATMUL": 1,
+    "SVDF": 1,
+    "UNIDIRECTIONAL_SEQUENCE_LSTM": 1,
+}
+_TAKE_INT4 = frozenset(("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED"))
+_UNSUPPORTED_TYPES = frozenset(
+    ("FLOAT16", "BFLOAT16", "FLOAT64", "COMPLEX64", "COMPLEX128", "STRING", "VARIANT")
+    + ("UINT4", "INT2")
+)
+_INT8 = "write it as full int8, or as plain float32"
+
+
+@dataclasses.dataclass(frozen=True)
+class TflmCheck:
+    """Whether TensorFlow Lite Micro runs a file, and with how much memory.
+
+    True if nothing stands in the way; printed, a table.
+
+    Attributes:
+        findings: Tuple of `Finding`.
+        operators: Dict from operator name to how often it occurs, for the
+            resolver of the program.
+        bytes: Int, the size of the file, which lies in flash.
+        arena: The `ArenaPlan` of the activations.
+        notes: Tuple of strings, what to know.
+    """
+
+    findings: tuple
+    operators: dict
+    bytes: int
+    arena: ArenaPlan
+    notes: tuple
+
+    @property
+    def arena_bytes(self):
+        """Int, what the activations take in the arena."""
+        return self.arena.planned_bytes
+
+    def __bool__(self):
+        return not self.findings
+
+    def __str__(self):
+        verdict = "runs" if self else "does not run"
+        operators = ", ".join(f"{name} x{n}" for name, n in self.operators.items())
+        title = (
+            f"the file of {self.bytes:,} bytes {verdict} in TensorFlow Lite Micro\n"
+            f"activations: {self.arena_bytes:,} bytes in the arena, at least "
+            f"{self.arena.peak_bytes:,} alive at once\n"
+            f"operators: {operators}"
+        )
+        rows = [(f.where, f.problem, f.remedy) for f in self.findings]
+        return table(title, ("where", "in the way", "change"), rows, self.notes)
+
+
+def check_tflm(path_or_bytes):
+    """Checks a .tflite file for microcontrollers and plans its arena.
+
+    Looked for are operators that TensorFlow Lite Micro has no kernel for, sparse
+    tensors, which it would read as dense ones, float16 and other types that it
+    does not know, weights of another type than the activations (dynamic range
+    quantization) and shapes that are open beyond the batch.
+
+    Args:
+        path_or_bytes: String, path or bytes: a .tflite file.
+
+    Returns:
+        A `TflmCheck`, true if nothing stands in the way.
+
+    Raises:
+        ValueError: If this is no TFLite file, or a damaged one.
+
+    Example:
+    >>> import keras, kprune, tempfile
+    >>> model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)])
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     report = kprune.export(model, folder, "tflite")
+    ...     check = check_tflm(report.records[0].path)
+    >>> bool(check), check.operators, check.arena_bytes
+    (True, {'FULLY_CONNECTED': 1}, 32)
+
+    Reference:
+        `MicroMutableOpResolver` and the kernels of tensorflow/tflite-micro.
+    """
+    content = read_bytes(path_or_bytes, "check_tflm")
+    subgraphs = read_subgraphs(content)
+    findings = [finding for graph in subgraphs for finding in _findings(graph)]
+    counts = {}
+    for graph in subgraphs:
+        for operator in graph.operators:
+            counts[operator.name] = counts.get(operator.name, 0) + 1
+    return TflmCheck(
+        tuple(dict.fromkeys(findings)),
+        dict(sorted(counts.items())),
+        len(content),
+        plan_arena(subgraphs),
+        tuple(_notes(subgraphs)),
+    )
+
+
+def _findings(graph):
+    for operator in graph.operators:
+        yield from _of_operator(operator)
+        yield from _of_weights(graph, operator)
+    for tensor in graph.tensors:
+        yield from _of_tensor(tensor)
+
+
+def _of_operator(operator):
+    known = CUSTOM_OPERATORS if operator.is_custom else BUILTIN_OPERATORS
+    if operator.name in known:
+        return
+    if operator.name == "DENSIFY":
+        yield Finding(
+            "DENSIFY",
+            "expands sparse weights; TensorFlow Lite Micro has no such operator",
+            "kprune.TFLite(sparse=False)",
+        )
+    elif operator.is_custom:
+        yield Finding(
+            operator.name,
+            "a custom operator that TensorFlow Lite Micro does not bring",
+            "build the model of other layers, or register a kernel of your own",
+        )
+    else:
+        yield Finding(
+            operator.name,
+            "TensorFlow Lite Micro has no kernel for this operator",
+            "build the model of other layers",
+        )
+
+
+def _of_weights(graph, operator):
+    place = _WEIGHTS_AT.get(operator.name)
+    if place is None or len(operator.inputs) <= place:
+        return
+    weights = graph.tensors[operator.inputs[place]]
+    # The activations are the last input of a transposed convolution.
+    data = 2 if operator.name == "TRANSPOSE_CONV" else 0
+    activations = graph.tensors[operator.inputs[data]]
+    if activations.type == "FLOAT32" and weights.type in ("INT8", "INT4", "UINT8"):
+        yield Finding(
+            operator.name,
+            f"float activations and {weights.type} weights in {weights.name!r} "
+            "(dynamic range quantization)",
+            _INT8,
+        )
+    elif weights.type == "INT4" and operator.name not in _TAKE_INT4:
+        yield Finding(
+            operator.name,
+            f"its kernel takes no INT4 weights, as in {weights.name!r}",
+            "8-bit weights here",
+        )
+
+
+def _of_tensor(tensor):
+    if tensor.is_sparse:
+        yield Finding(
+            tensor.name,
+            "stored as a sparse tensor; its bytes would be read as dense weights",
+            "kprune.TFLite(sparse=False)",
+        )
+    if tensor.type in _UNSUPPORTED_TYPES:
+        yield Finding(
+            tensor.name, f"is of type {tensor.type}, which has no kernels", _INT8
+        )
+    if any(tensor.open_axes) and not tensor.is_constant:
+        axes = ", ".join(map(str, filter(None, tensor.open_axes)))
+        yield Finding(
+            tensor.name,
+            f"its shape is open in dimension {axes}; memory is planned once, for "
+            "fixed shapes",
+            "give keras.Input all sizes",
+        )
+
+
+def _notes(subgraphs):
+    main = subgraphs[0]
+    if any(0 in main.tensors[i].open_axes for i in main.inputs):
+        yield (
+            "the batch size is open in the file; TensorFlow Lite Micro takes the 1 "
+            "that stands for it, one row a call"
+        )
+    yield (
+        "the arena also holds the interpreter's own structures, scratch buffers of "
+        "kernels and variables: read interpreter.arena_used_bytes() on the device"
+    )
+    yield "zeros make nothing faster here: the kernels are dense"
