@@ -20,6 +20,12 @@ ARGUMENTS = {
     "frequency": 7,
     "name": "another",
     "tolerance": 1e-3,
+    "packed": "fp16",
+    "quantization": "int8",
+    "representative_data": np.zeros((1, 1)),
+    "sparse": False,
+    "target": "tflm",
+    "coder": "huffman",
 }
 FAMILIES = ("schedules", "criteria", "granularities", "scopes", "formats")
 every_class = pytest.mark.parametrize(

@@ -1,31 +1,37 @@
 """Models as files for other runtimes, each verified before it is handed over."""
 
+import dataclasses
 import json
 import os
 import warnings
-from importlib import metadata
 
 import keras
 import numpy as np
 import tensorflow as tf
 
 from kprune import inspection, registry, surgery
-from kprune.export.base import ExportError, Format
+from kprune.export import measure
+from kprune.export.archive import Archive
+from kprune.export.base import ExportError, Format, Written
 from kprune.export.forward import Forward
+from kprune.export.provenance import kprune_version
 from kprune.export.report import ExportRecord, ExportReport, file_sizes
 from kprune.export.samples import draw_samples
 from kprune.export.saved_model import SavedModel
 from kprune.export.staging import MARK, check_target, replacing
 from kprune.export.tflite import TFLite
-from kprune.export.verify import default_tolerance, verify
+from kprune.export.verify import verify
+from kprune.quantize import dequantize, wrappers
 
 __all__ = [
+    "Archive",
     "ExportError",
     "ExportRecord",
     "ExportReport",
     "Format",
     "SavedModel",
     "TFLite",
+    "Written",
     "export",
 ]
 
@@ -34,7 +40,14 @@ _STRIPPED = (
 )
 
 
-def export(model, directory, formats=("saved_model", "tflite")):
+def export(
+    model,
+    directory,
+    formats=("saved_model", "tflite"),
+    *,
+    data=None,
+    measure_latency=False,
+):
     """Writes a model for other runtimes and checks every file before returning.
 
     Each file is loaded again in the runtime it is made for and compared with the
@@ -51,13 +64,19 @@ def export(model, directory, formats=("saved_model", "tflite")):
         formats: Names of formats, or objects such as `kprune.TFLite()` where
             options are wanted. Defaults to both, a SavedModel in
             `saved_model/` and `model.tflite`.
+        data: Tuple of inputs and labels (whole numbers or one-hot rows), on which
+            the accuracy of the Keras model and of each file is measured.
+            Defaults to `None`, none is measured.
+        measure_latency: Bool, whether to time the Keras model and the files on
+            one row, in turns on this machine, for two seconds. Defaults to `False`.
 
     Returns:
         An `ExportReport`, which is also saved as `export.json`.
 
     Raises:
         TypeError: If `model` is not a Keras 3 model.
-        ValueError: If the model is unbuilt or a format is unknown or given twice.
+        ValueError: If the model is unbuilt, a format is unknown or given twice,
+            or `data` or an option of a format does not fit the model.
         FileExistsError: If `directory` is a file or a folder with other content.
         ExportError: If a weight is NaN, a format cannot hold the model, a file
             differs from the model, or writing fails.
@@ -77,14 +96,20 @@ def export(model, directory, formats=("saved_model", "tflite")):
     model, notes = _stripped(model)
     _check_weights(model)
     forward = Forward(model)
+    for format in formats:
+        format.check(forward)
+    data = None if data is None else measure.check_data(forward, data)
     samples = draw_samples(forward)
     try:
         with replacing(directory) as staged:
-            records = tuple(
-                _write(format, forward, samples, staged, directory)
-                for format in formats
-            )
-            report = _report(model, records, notes)
+            runs = {"Keras": (forward, forward.fixed_batch)}
+            records = []
+            for format in formats:
+                record, runs[format.file] = _write(format, forward, samples, staged)
+                path = os.path.join(directory, format.file)
+                records.append(dataclasses.replace(record, path=path))
+            figures = _measure(runs, samples, data, measure_latency)
+            report = _report(model, records, figures, notes)
             with open(os.path.join(staged, MARK), "w", encoding="utf-8") as file:
                 json.dump(report.to_dict(), file, indent=2)
     except (OSError, tf.errors.OpError) as error:
@@ -144,33 +169,69 @@ def _check_weights(model):
         )
 
 
-def _write(format, forward, samples, staged, directory):
+def _write(format, forward, samples, staged):
+    """Writes, loads and verifies a file; returns its record, and how it is run."""
     path = os.path.join(staged, format.file)
-    notes = format.write(forward, path)
+    written = format.write(forward, path)
     label = f"the {type(format).__name__} file of model {forward.model.name!r}"
     try:
         run, batch = format.load(path)
     except Exception as error:
         raise ExportError(f"{label} was written but does not load: {error}") from error
-    tolerance = format.tolerance or default_tolerance(forward.compute_dtype)
+    tolerance = format.tolerance or format.default_tolerance(forward)
+    samples = _samples_of(format, forward, samples)
     difference = verify(run, batch, samples, tolerance, label)
-    raw, packed = file_sizes(path)
-    path = os.path.join(directory, format.file)
-    name = type(format).__name__
-    return ExportRecord(name, path, raw, packed, difference, tuple(notes))
+    raw, gzipped, zipped = file_sizes(path)
+    record = ExportRecord(
+        format=type(format).__name__,
+        path=path,
+        bytes=raw,
+        gzip_bytes=gzipped,
+        max_difference=difference,
+        notes=tuple(written.notes),
+        zip_bytes=zipped,
+        bound=written.bound,
+        overhead_bytes=written.overhead_bytes,
+    )
+    return record, (run, batch)
 
 
-def _report(model, records, notes):
-    weights = [np.asarray(weight) for weight in inspection.own_weights(model)]
-    try:
-        version = metadata.version("kprune")
-    except metadata.PackageNotFoundError:
-        version = "unknown"
+def _samples_of(format, forward, samples):
+    """Returns pairs of inputs and of the outputs that the file should give."""
+    inputs, reference = format.inputs(forward), format.reference(forward)
+    if inputs is None and reference is forward:
+        return samples
+    if inputs is None:
+        inputs = [arrays for arrays, _ in samples]
+    return [(arrays, reference(arrays)) for arrays in inputs]
+
+
+def _measure(runs, samples, data, measure_latency):
+    """Returns accuracy and latency by name of file, as far as they are wanted."""
+    figures = {name: {} for name in runs}
+    if data is not None:
+        for name, (run, batch) in runs.items():
+            figures[name]["accuracy"] = measure.accuracy(run, batch, *data)
+    if measure_latency:
+        one_row = samples[0][0]
+        times = measure.latencies({n: run for n, (run, _) in runs.items()}, one_row)
+        for name, milliseconds in times.items():
+            figures[name]["latency_ms"] = milliseconds
+    return figures
+
+
+def _report(model, records, figures, notes):
+    plain = dequantize(model) if wrappers(model) else model
+    weights = [np.asarray(weight) for weight in inspection.own_weights(plain)]
     return ExportReport(
         model=model.name,
         weights=sum(weight.size for weight in weights),
         nonzero_weights=int(sum(np.count_nonzero(weight) for weight in weights)),
-        records=records,
+        records=tuple(
+            dataclasses.replace(record, **figures[os.path.basename(record.path)])
+            for record in records
+        ),
         notes=notes,
-        kprune_version=version,
+        kprune_version=kprune_version(),
+        **figures["Keras"],
     )

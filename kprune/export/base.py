@@ -1,6 +1,7 @@
 """What every export format has in common."""
 
 import contextlib
+import dataclasses
 import logging
 import os
 import sys
@@ -17,6 +18,44 @@ class ExportError(RuntimeError):
     >>> issubclass(ExportError, RuntimeError)
     True
     """
+
+
+_TOLERANCES = {"float32": 1e-4, "float16": 2e-2, "bfloat16": 1e-1}
+
+
+def default_tolerance(compute_dtype):
+    """Returns the largest relative difference that rounding may explain.
+
+    Args:
+        compute_dtype: String, the least precise type that the model computes in.
+
+    Returns:
+        Float, relative to the largest absolute value of an output.
+
+    Example:
+    >>> default_tolerance("float32"), default_tolerance("bfloat16")
+    (0.0001, 0.1)
+    """
+    return _TOLERANCES[compute_dtype]
+
+
+@dataclasses.dataclass(frozen=True)
+class Written:
+    """What a format has to say of a file it wrote.
+
+    Args:
+        notes: Tuple of strings, what the reader of the report should know.
+        bound: Int or `None`, see `ExportRecord`.
+        overhead_bytes: Int or `None`, bytes of the file that are no weights.
+
+    Example:
+    >>> Written(("batch fixed to 1",)).notes
+    ('batch fixed to 1',)
+    """
+
+    notes: tuple = ()
+    bound: int | None = None
+    overhead_bytes: int | None = None
 
 
 class Format(Configurable):
@@ -61,7 +100,7 @@ class Format(Configurable):
             path: String, where to write; nothing is there yet.
 
         Returns:
-            List of strings, what the reader of the report should know.
+            `Written`.
 
         Raises:
             ExportError: If the model cannot be written in this format.
@@ -80,6 +119,49 @@ class Format(Configurable):
             (`None` if it takes any).
         """
         raise NotImplementedError
+
+    def check(self, forward):
+        """Looks at the options before anything is written.
+
+        Args:
+            forward: The model's `Forward`.
+
+        Raises:
+            ValueError: If an option does not fit the model.
+        """
+
+    def inputs(self, forward):
+        """Returns the inputs to verify the file on.
+
+        Args:
+            forward: The model's `Forward`.
+
+        Returns:
+            List of dicts of arrays by input name, or `None` for random ones.
+        """
+
+    def reference(self, forward):
+        """Returns what the file is compared with.
+
+        Args:
+            forward: The model's `Forward`.
+
+        Returns:
+            Function like `forward`: the model itself, or the model as rounded on
+            purpose by this format.
+        """
+        return forward
+
+    def default_tolerance(self, forward):
+        """Returns the tolerance where none was given.
+
+        Args:
+            forward: The model's `Forward`.
+
+        Returns:
+            Float above 0.
+        """
+        return default_tolerance(forward.compute_dtype)
 
     def get_config(self):
         """Returns all constructor arguments, by name."""

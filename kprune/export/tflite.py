@@ -1,142 +1,332 @@
 """The TFLite format: one file for LiteRT, on phones and in small runtimes."""
 
-import contextlib
-import re
+import weakref
 
-import numpy as np
-
-from kprune.export.base import ExportError, Format, quiet
+from kprune.export import (
+    conversion,
+    devices,
+    flatbuffer,
+    interpreter,
+    provenance,
+    quantized,
+    zeros,
+)
+from kprune.export.base import ExportError, Format, Written
+from kprune.export.forward import Forward
+from kprune.export.representative import (
+    cut_batches,
+    is_same_data,
+    restored,
+    take_rows,
+)
+from kprune.export.samples import draw_samples
+from kprune.quantize import finish, wrappers
 from kprune.registry import register
+from kprune.targets import sparse_risk
 
 _BATCH_NOTE = (
     "batch fixed to 1: the converter cannot leave it open for this model "
     "(recurrent layers); run rows one after another"
 )
 _FLOAT_NOTE = "computes in float32 (the Keras model in {dtype})"
+_SPARSE_NOTE = (
+    "zeros of its weights are not stored: {encoded:,} bytes instead of {plain:,}; "
+    "GPU delegates, TensorFlow Lite Micro and most converters do not read such a "
+    "file, kprune.TFLite(sparse=False) gives them a plain one"
+)
+_AWARE_NOTE = "int8, as kprune.quantize_aware trained it"
+_PLAIN_NOTE = "zeros of its weights are stored like other values: {reason}"
+_FLOAT_OPERATORS_NOTE = "{operators} compute in float32, LiteRT has no {mode} for them"
+_ERROR_NOTE = "off by {error:.2g} of the outputs' spread, root mean square"
+_SPARSE_ALTERNATIVE = (
+    "Use sparse='auto', which takes the smallest file that is right; a compressed "
+    "archive makes zeros small all the same."
+)
+_COMPARED_ROWS = 32
+# Loose, for single values; `quantized` holds the sharp checks.
+_TOLERANCES = {
+    "aware": 0.05,
+    "float16": 0.05,
+    "dynamic_range": 0.25,
+    "int8": 0.5,
+    "int16x8": 0.25,
+}
 
 
 @register("formats", key="tflite")
 class TFLite(Format):
-    """A float32 TFLite file that needs the built-in operators alone.
+    """A TFLite file that needs the built-in operators alone.
 
-    For LiteRT. Inputs and outputs have the names of the SavedModel's, through
+    For LiteRT. A model of `kprune.quantize_aware` becomes the int8 file that it was
+    trained for. Inputs and outputs have the names of the SavedModel's, through
     `interpreter.get_signature_runner()`. The batch size is open, but for models
     that the converter takes with a fixed one only, which is then 1. Models that
     compute in half precision are written to compute in float32, since LiteRT
     has few kernels for less.
 
+    Pruned weights keep their zeros in every mode. The file's metadata holds
+    kprune's version, the sparsity and a hash of the weights; see
+    `kprune.export.flatbuffer.read_metadata`.
+
     Args:
-        tolerance: Float above 0 or `None`, see `kprune.export.Format`.
+        quantization: String, what is rounded. Defaults to `None`, nothing.
+            `"float16"`: weights, to half the bytes. `"dynamic_range"`: weights of
+            1024 values or more to int8, a quarter of the bytes; activations while
+            it runs. `"int8"`: weights and activations; needs
+            `representative_data`. `"int16x8"`: the same with activations of 16
+            bits, for models that int8 spoils; LiteRT has fewer operators for it.
+        sparse: `"auto"`, `True` or `False`: whether zeros are left out of the
+            file. Defaults to `"auto"`: in float32, where the result is smaller
+            and proven to be right. `True` insists and raises where that fails.
+        representative_data: Rows like those that the model will see, 256 of which
+            are used: an array, a list or dict of arrays, a batched
+            `tf.data.Dataset` or a `keras.utils.PyDataset`; targets are ignored.
+            In modes that do not need it, files are compared on it.
+        target: String, the runtime that the file must fit, or the export fails with
+            what stands in the way. `"xnnpack"`: a float32 file that its sparse
+            kernels run, see `kprune.check_xnnpack`. `"tflm"`: TensorFlow Lite
+            Micro; a plain file with a batch of 1, see `kprune.check_tflm`.
+            Defaults to `None`, LiteRT anywhere.
+        integer_io: Bool, whether real inputs and outputs of `"int8"` and
+            `"int16x8"` files are integers too, to be scaled by whoever runs them.
+            Defaults to `False`.
+        tolerance: Float above 0 or `None`, see `kprune.export.Format`. Defaults
+            to 0.05 for `"float16"`, 0.5 for `"int8"`, 0.25 for the others that
+            round, each with a stricter limit on the mean over many rows, which
+            a tolerance of your own replaces.
+
+    Raises:
+        ValueError: If options contradict each other.
 
     Example:
-    >>> import keras, kprune, os, tempfile
+    >>> import keras, kprune, numpy, os, tempfile
     >>> model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)])
+    >>> data = numpy.random.default_rng(0).normal(size=(100, 3))
+    >>> small = kprune.TFLite("int8", representative_data=data)
     >>> with tempfile.TemporaryDirectory() as folder:
-    ...     _ = kprune.export(model, folder, [kprune.TFLite()])
+    ...     _ = kprune.export(model, folder, [kprune.TFLite(), small])
     ...     sorted(os.listdir(folder))
-    ['export.json', 'model.tflite']
+    ['export.json', 'model.tflite', 'model_int8.tflite']
     """
 
-    file = "model.tflite"
+    def __init__(
+        self,
+        quantization=None,
+        *,
+        sparse="auto",
+        representative_data=None,
+        target=None,
+        integer_io=False,
+        tolerance=None,
+    ):
+        super().__init__(tolerance)
+        self.quantization = quantization
+        self.sparse = sparse
+        self.representative_data = representative_data
+        self.target = target
+        self.integer_io = integer_io
+        devices.check_options(target, quantization, sparse)
+        self._check_options()
+        self.file = f"model_{quantization}.tflite" if quantization else "model.tflite"
+        self._rows = weakref.WeakKeyDictionary()
+
+    def _check_options(self):
+        if self.quantization not in conversion.QUANTIZATIONS:
+            raise ValueError(
+                f"quantization is {self.quantization!r}, expected one of "
+                f"{', '.join(map(repr, conversion.QUANTIZATIONS))}."
+            )
+        calibrated = self.quantization in conversion.CALIBRATED
+        if calibrated and self.representative_data is None:
+            raise ValueError(
+                f"quantization={self.quantization!r} needs representative_data, to "
+                "find the range of every activation. Pass a few hundred rows of the "
+                "training data, or use 'dynamic_range', which needs none."
+            )
+        if self.integer_io and not calibrated:
+            raise ValueError(
+                f"integer_io=True with quantization={self.quantization!r}: only "
+                "'int8' and 'int16x8' files have integers to give. Leave it out."
+            )
+        if self.sparse not in ("auto", True, False):
+            raise ValueError(
+                f"sparse is {self.sparse!r}, expected 'auto', True or False."
+            )
+        if self.sparse is True and self.quantization == "dynamic_range":
+            raise ValueError(
+                "sparse=True with quantization='dynamic_range': LiteRT gives wrong "
+                "numbers on such files or does not load them. Leave sparse out, a "
+                "compressed archive makes the zeros small all the same, or use "
+                "kprune.TFLite(sparse=True) for float32."
+            )
+
+    def get_config(self):
+        """Returns all constructor arguments, by name."""
+        return {
+            "quantization": self.quantization,
+            "sparse": self.sparse,
+            "representative_data": self.representative_data,
+            "target": self.target,
+            "integer_io": self.integer_io,
+            **super().get_config(),
+        }
+
+    @classmethod
+    def from_config(cls, config):
+        """Returns the object whose `get_config` gave `config`."""
+        data = restored(config.get("representative_data"))
+        return cls(**{**config, "representative_data": data})
+
+    def __eq__(self, other):
+        if type(other) is not type(self):
+            return False
+        mine, theirs = self.get_config(), other.get_config()
+        data = mine.pop("representative_data"), theirs.pop("representative_data")
+        return mine == theirs and is_same_data(*data)
+
+    def __hash__(self):
+        return hash((type(self), self.file, self.sparse, self.integer_io))
+
+    def __repr__(self):
+        left_out = {"sparse": "auto", "integer_io": False}
+        config = self.get_config()
+        if config["representative_data"] is not None:
+            config["representative_data"] = ...
+        shown = [f"{k}={v!r}" for k, v in config.items() if v != left_out.get(k)]
+        return f"{type(self).__name__}({', '.join(shown)})"
+
+    def check(self, forward):
+        """Checks the options against the model; see `Format.check`."""
+        devices.check_model(self.target, forward.model)
+        if wrappers(forward.model) and (self.quantization or self.sparse is True):
+            raise ValueError(
+                f"Model {forward.model.name!r} was trained for int8 by "
+                f"kprune.quantize_aware, and the format asks for quantization="
+                f"{self.quantization!r}, sparse={self.sparse!r}. Leave both out: its "
+                "file is int8 as trained. For other modes pass "
+                "kprune.dequantize(model)."
+            )
+        self._rows_for(forward)
+
+    def inputs(self, forward):
+        """Returns batches of `representative_data`; see `Format.inputs`."""
+        rows = self._rows_for(forward)
+        if rows is None:
+            return None
+        if forward.fixed_batch is not None:
+            return cut_batches(rows, forward.fixed_batch)[:3]
+        if self.target == "tflm":
+            return cut_batches(rows, 1)[:_COMPARED_ROWS]
+        several = {name: x[:_COMPARED_ROWS] for name, x in rows.items()}
+        # A single row is for files that take no more. An output that is close to
+        # zero on it would make any rounding look large, so others do without.
+        looped = self.quantization not in conversion.CALIBRATED
+        return [*cut_batches(rows, 1)[: 2 * looped], several]
+
+    def default_tolerance(self, forward):
+        """Returns the tolerance of the mode; see `Format.default_tolerance`."""
+        default = super().default_tolerance(forward)
+        if wrappers(forward.model):
+            return max(default, _TOLERANCES["aware"])
+        return max(default, _TOLERANCES.get(self.quantization, 0.0))
 
     def write(self, forward, path):
         """Writes the file; see `Format.write`."""
         if tables := forward.tables():
             layers = ", ".join(repr(layer.name) for layer, _ in tables)
-            raise _refusal(forward, f"it looks words or numbers up, in {layers}")
+            raise conversion.refusal(
+                forward, f"it looks words or numbers up, in {layers}"
+            )
+        batches = (1,) if self.target == "tflm" else (None, 1)
         notes = []
+        if wrappers(forward.model):
+            # A new `Forward`, for the model that is converted is another one.
+            forward = Forward(finish(forward.model))
+            content, batch = conversion.convert(forward, "aware", batches=batches)
+            notes.append(_AWARE_NOTE)
+        else:
+            content, batch = conversion.convert(forward, batches=batches)
         if forward.compute_dtype != "float32":
             notes.append(_FLOAT_NOTE.format(dtype=forward.compute_dtype))
-        with computing_in_float32(forward.model):
-            content, batch = _convert_somehow(forward)
-        if batch == 1:
+        if batch == 1 and forward.fixed_batch is None and self.target is None:
             notes.append(_BATCH_NOTE)
+        if self.quantization is not None:
+            content = self._rounded(forward, content, batch, notes)
+        content = self._with_zeros_left_out(forward, content, notes)
+        notes += devices.check_file(self.target, forward.model, content)
+        described = provenance.describe(forward.model)
+        described["quantization"] = self.quantization
         with open(path, "wb") as file:
-            file.write(content)
-        return notes
+            file.write(flatbuffer.add_metadata(content, described))
+        return Written(tuple(notes))
 
     def load(self, path):
         """Loads the file with LiteRT's interpreter; see `Format.load`."""
-        from ai_edge_litert.interpreter import Interpreter
+        return interpreter.load(path)
 
-        with quiet():
-            interpreter = Interpreter(model_path=path)
-            runner = interpreter.get_signature_runner()
-        details = runner.get_input_details()
+    def _rows_for(self, forward):
+        """Returns the rows used, the same ones however often they are asked for."""
+        if self.representative_data is None:
+            return None
+        if forward not in self._rows:
+            self._rows[forward] = take_rows(self.representative_data, forward)
+        return self._rows[forward]
 
-        def run(inputs):
-            with quiet():
-                outputs = runner(**{name: inputs[name] for name in details})
-            return {name: np.copy(x) for name, x in outputs.items()}
+    def _inputs(self, forward):
+        drawn = self.inputs(forward)
+        return [x for x, _ in draw_samples(forward)] if drawn is None else drawn
 
-        shapes = [detail["shape_signature"] for detail in details.values()]
-        return run, None if shapes[0][0] == -1 else int(shapes[0][0])
+    def _rounded(self, forward, plain, batch, notes):
+        """Returns the rounded file, once it is proven to be the plain one rounded."""
+        reference = flatbuffer.read(plain)
+        if self.quantization in conversion.CALIBRATED:
+            conversion.refuse_loops(forward, reference, self.quantization)
+        rows = self._rows_for(forward)
+        content, _ = conversion.convert(
+            forward, self.quantization, rows, self.integer_io, batches=(batch,)
+        )
+        contents = flatbuffer.read(content)
+        notes += quantized.check_constants(contents, reference)
+        if self.quantization in conversion.CALIBRATED:
+            self._note_float_operators(forward, contents, notes)
+        if self.tolerance is None:
+            if rows is None:
+                rows = quantized.joined(self._inputs(forward))
+            error = quantized.check_answers(forward, content, rows, self.quantization)
+            notes.append(_ERROR_NOTE.format(error=error))
+        return content
 
+    def _note_float_operators(self, forward, contents, notes):
+        operators = ", ".join(contents.float_operators)
+        if operators and self.integer_io:
+            reason = f"integer_io=True, and {operators} would compute in float32"
+            raise conversion.refusal(forward, reason, self.quantization)
+        if operators:
+            mode = self.quantization
+            notes.append(_FLOAT_OPERATORS_NOTE.format(operators=operators, mode=mode))
 
-@contextlib.contextmanager
-def computing_in_float32(model):
-    """Lets the layers of a half-precision model compute in float32, for a while.
-
-    Weights of such models are float32 already; only the casts go. The policies
-    are put back on exit.
-
-    Args:
-        model: A Keras model.
-
-    Example:
-    >>> import keras
-    >>> model = keras.Sequential([keras.layers.Dense(2, dtype="mixed_float16")])
-    >>> with computing_in_float32(model):
-    ...     model.layers[0].compute_dtype
-    'float32'
-    >>> model.layers[0].compute_dtype
-    'float16'
-    """
-    policies = [(layer, layer.dtype_policy) for layer in model._flatten_layers()]
-    halved = [p for p in policies if p[0].compute_dtype in ("float16", "bfloat16")]
-    try:
-        for layer, _ in halved:
-            layer.dtype_policy = "float32"
-        yield
-    finally:
-        for layer, policy in policies:
-            if layer.dtype_policy is not policy:
-                layer.dtype_policy = policy
-
-
-def _convert_somehow(forward):
-    """Converts with an open batch if possible, else with a batch of 1."""
-    from tensorflow.lite.python.convert_phase import ConverterError
-
-    batches = (None, 1) if forward.fixed_batch is None else (None,)
-    for batch in batches:
-        try:
-            return _convert(forward, batch), batch
-        except ConverterError as error:
-            failure = error
-    raise _refusal(forward, _missing_ops(str(failure))) from failure
-
-
-def _convert(forward, batch):
-    from tensorflow import lite
-
-    module, signature = forward.module(batch)
-    converter = lite.TFLiteConverter.from_concrete_functions([signature], module)
-    with quiet():
-        return converter.convert()
-
-
-def _refusal(forward, reason):
-    return ExportError(
-        f"Model {forward.model.name!r} cannot become a TFLite file of built-in "
-        f"operators: {reason}. Export it with formats=('saved_model',), or move what "
-        "is in the way out of the model into your preprocessing."
-    )
-
-
-def _missing_ops(message):
-    """Says which ops LiteRT lacks, from the converter's message."""
-    found = re.findall(r"(?:TF Select|Custom) ops: (.*)", message)
-    found += re.findall(r"'tf\.(\w+)' op", message)
-    ops = sorted({op.strip() for line in found for op in line.split(",")})
-    return f"it needs the ops {', '.join(ops)}" if ops else f"it fails with {message}"
+    def _with_zeros_left_out(self, forward, content, notes):
+        """Returns the file without its zeros, or as it is if that is better."""
+        optional = self.sparse == "auto" and self.target != "xnnpack"
+        if not self.sparse or self.target == "tflm":
+            return content
+        if optional and (self.quantization or wrappers(forward.model)):
+            return content
+        encoded, reason = zeros.proven_encoding(
+            content, self.quantization, lambda: self._inputs(forward)
+        )
+        if encoded is not None and (risk := sparse_risk(forward.model, encoded)):
+            encoded, reason = None, risk
+        if encoded is not None:
+            sizes = {"encoded": len(encoded), "plain": len(content)}
+            notes.append(_SPARSE_NOTE.format(**sizes))
+            return encoded
+        if not optional:
+            raise ExportError(
+                f"Model {forward.model.name!r} has no TFLite file of mode "
+                f"{self.quantization or 'float32'} with its zeros left out: {reason}. "
+                f"{_SPARSE_ALTERNATIVE}"
+            )
+        if reason != zeros.NOTHING_TO_ENCODE:
+            notes.append(_PLAIN_NOTE.format(reason=reason))
+        return content

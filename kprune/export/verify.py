@@ -4,25 +4,8 @@ import numpy as np
 
 from kprune.export.base import ExportError
 
-_TOLERANCES = {"float32": 1e-4, "float16": 2e-2, "bfloat16": 1e-1}
 # Outputs smaller than this all over count as this large.
 _LEAST_SCALE = 1e-3
-
-
-def default_tolerance(compute_dtype):
-    """Returns the largest relative difference that rounding may explain.
-
-    Args:
-        compute_dtype: String, the least precise type that the model computes in.
-
-    Returns:
-        Float, relative to the largest absolute value of an output.
-
-    Example:
-    >>> default_tolerance("float32"), default_tolerance("bfloat16")
-    (0.0001, 0.1)
-    """
-    return _TOLERANCES[compute_dtype]
 
 
 def verify(run, batch, samples, tolerance, label):
@@ -58,6 +41,7 @@ def verify(run, batch, samples, tolerance, label):
             "Build the model without a batch size, or with a batch size of 1."
         )
     largest = 0.0
+    scales = _scales([expected for _, expected in samples])
     for inputs, expected in samples:
         try:
             outputs = run(inputs)
@@ -73,7 +57,8 @@ def verify(run, batch, samples, tolerance, label):
             )
         for name, reference in expected.items():
             subject = f"Output {name!r} of {label}"
-            difference = _compare(outputs[name], reference, tolerance, subject)
+            allowed = tolerance * scales[name]
+            difference = _compare(outputs[name], reference, allowed, subject)
             largest = max(largest, difference)
     _check_finite([expected for _, expected in samples], label)
     return largest
@@ -83,7 +68,17 @@ def _batch_of(sample):
     return len(next(iter(sample[0].values())))
 
 
-def _compare(output, reference, tolerance, subject):
+def _scales(answers):
+    """Returns the largest finite value of each output over all samples."""
+    scales = {}
+    for name in answers[0]:
+        values = [np.ravel(x[name]) for x in answers if _is_real(x[name])]
+        values = np.abs(np.concatenate([[_LEAST_SCALE], *values]).astype("float64"))
+        scales[name] = float(np.max(values[np.isfinite(values)]))
+    return scales
+
+
+def _compare(output, reference, allowed, subject):
     if output.shape != reference.shape:
         raise ExportError(
             f"{subject} has shape {output.shape}, Keras gives {reference.shape}."
@@ -108,14 +103,13 @@ def _compare(output, reference, tolerance, subject):
         return 0.0
     output, reference = output[finite], reference[finite]
     difference = float(np.max(np.abs(output - reference)))
-    scale = max(float(np.max(np.abs(reference))), _LEAST_SCALE)
-    if difference > tolerance * scale:
+    if difference > allowed:
         raise ExportError(
             f"{subject} differs from Keras by {difference:.3g}, allowed are "
-            f"{tolerance * scale:.3g} ({tolerance:g} of the largest output, "
-            f"{scale:.3g}). If the model draws random numbers at inference, it has "
-            "no one right answer: export it without that layer. If rounding explains "
-            "the difference, pass the format as an object with a larger tolerance."
+            f"{allowed:.3g}, the tolerance times the largest output. If the model "
+            "draws random numbers at inference, it has no one right answer: export it "
+            "without that layer. If rounding explains the difference, pass the format "
+            "as an object with a larger tolerance."
         )
     return difference
 

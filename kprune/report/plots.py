@@ -1,9 +1,12 @@
-"""Plots of a training run and of a pruned model, written to files.
+"""Plots of a training run, a pruned model and an export, written to files.
 
 The figures are drawn without a display and without matplotlib's global state, so
 that nothing changes for a notebook that plots on its own.
 """
 
+import os
+
+import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
@@ -107,6 +110,58 @@ def _label(record):
 
 def _left(record):
     return f"{record.size - record.zeros:,} of {record.size:,} left"
+
+
+def plot_export(report, path):
+    """Draws the sizes of the files of an export into a file.
+
+    Use it to choose a format: a bar a way of shipping (raw, gzipped), the bound
+    as a line where it is known, the accuracy beside the name.
+
+    Args:
+        report: The `ExportReport` that `kprune.export` returned.
+        path: String or path, the file to write; its ending chooses the format.
+
+    Raises:
+        ValueError: If the report has no files.
+
+    Example:
+    >>> import pathlib, tempfile
+    >>> from kprune.export import ExportRecord, ExportReport
+    >>> record = ExportRecord("TFLite", "out/model.tflite", 2124, 1490, 6e-8)
+    >>> path = pathlib.Path(tempfile.mkdtemp(), "sizes.png")
+    >>> plot_export(ExportReport("net", 100, 10, (record,)), path)
+    >>> path.stat().st_size > 1000
+    True
+    """
+    records = report.records
+    if not records:
+        raise ValueError(
+            f"The report of {report.model!r} lists no file, so there is nothing to "
+            "draw. Pass what kprune.export returned."
+        )
+    height = 1.5 + 3 * _LAYER_HEIGHT * len(records)
+    figure = Figure(figsize=(7, height), layout="constrained")
+    axes = figure.add_subplot(xlabel="KB", title=report.model)
+    places = range(len(records))
+    for shift, field, label in ((-0.2, "bytes", "raw"), (0.2, "gzip_bytes", "gzipped")):
+        kilobytes = [getattr(record, field) / 1e3 for record in records]
+        bars = axes.barh([p + shift for p in places], kilobytes, 0.38, label=label)
+        axes.bar_label(bars, [f"{k:,.1f}" for k in kilobytes], padding=3)
+    bounds = [(p, r.bound / 1e3) for p, r in enumerate(records) if r.bound is not None]
+    if bounds:
+        at, kilobytes = np.transpose(bounds)
+        axes.vlines(kilobytes, at - 0.4, at + 0.4, _SPARSITY, label="bound")
+    axes.set_yticks(places, [_file_label(record) for record in records])
+    axes.margins(x=0.2)
+    axes.invert_yaxis()
+    axes.legend()
+    _save(figure, path)
+
+
+def _file_label(record):
+    name = os.path.basename(record.path)
+    return name if record.accuracy is None else f"{name}\n{record.accuracy:.2%}"
 
 
 def _save(figure, path):

@@ -1,5 +1,8 @@
+import dataclasses
 import gzip
+import io
 import json
+import zipfile
 
 from kprune.export.report import ExportRecord, ExportReport, file_sizes
 
@@ -18,7 +21,7 @@ def test_report_prints_as_an_aligned_table_with_its_notes():
         "SavedModel  out/saved_model   1,114,950   86,048         0.0e+00",
         "TFLite      out/model.tflite     90,040    8,167         1.5e-07",
         "note: was stripped",
-        "note (TFLite): batch 1",
+        "note (model.tflite): batch 1",
     ]
 
 
@@ -39,5 +42,23 @@ def test_sizes_are_those_of_the_gzip_module_and_sum_over_a_folder(tmp_path):
     (tmp_path / "sub" / "two").write_bytes(two)
     packed = [len(gzip.compress(content, 9, mtime=0)) for content in (one, two)]
 
-    assert file_sizes(str(tmp_path / "one")) == (7000, packed[0])
-    assert file_sizes(str(tmp_path)) == (7256, sum(packed))
+    zipped = io.BytesIO()
+    with zipfile.ZipFile(zipped, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as file:
+        file.writestr(f"{tmp_path.name}/one", one)
+        file.writestr(f"{tmp_path.name}/sub/two", two)
+
+    assert file_sizes(str(tmp_path / "one"))[:2] == (7000, packed[0])
+    assert file_sizes(str(tmp_path)) == (7256, sum(packed), len(zipped.getvalue()))
+
+
+def test_columns_that_some_record_has_are_shown():
+    first, second = RECORDS
+    records = (dataclasses.replace(first, bound=1000, accuracy=0.5), second)
+    report = ExportReport("net", 1000, 250, records, accuracy=0.75)
+
+    heading, keras, *files = str(report).splitlines()[1:]
+
+    assert heading.split()[-3:] == ["difference", "bound", "accuracy"]
+    assert keras == "Keras".ljust(len(heading) - 6) + "0.7500"
+    assert files[0].split()[-2:] == ["1,000", "0.5000"]
+    assert files[1].split()[-1] == "1.5e-07"

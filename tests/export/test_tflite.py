@@ -2,8 +2,8 @@ import keras
 import numpy as np
 import pytest
 
+from kprune.export.conversion import computing_in_float32
 from kprune.export.forward import Forward
-from kprune.export.tflite import computing_in_float32
 from tests.export import models
 
 

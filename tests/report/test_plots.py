@@ -4,7 +4,8 @@ import pytest
 from matplotlib import image
 from matplotlib.figure import Figure
 
-from kprune.report.plots import plot_history, plot_layer_sparsity
+from kprune.export import ExportRecord, ExportReport
+from kprune.report.plots import plot_export, plot_history, plot_layer_sparsity
 from kprune.report.summary import PruningSummary, WeightRecord
 
 
@@ -97,3 +98,22 @@ def test_plots_leave_the_backend_alone(tmp_path):
     plot_history({"accuracy": [0.5]}, tmp_path / "run.png")
 
     assert matplotlib.get_backend() == backend
+
+
+def test_export_sizes_are_drawn_with_a_bound_where_it_is_known(tmp_path):
+    records = (
+        ExportRecord("TFLite", "out/model.tflite", 2000, 1500, 0.0, accuracy=0.5),
+        ExportRecord("SavedModel", "out/saved_model", 3000, 1000, 0.0, bound=900),
+    )
+    path = tmp_path / "sizes.svg"
+
+    plot_export(ExportReport("net", 10, 5, records), path)
+
+    drawing = path.read_text()
+    assert all(f"<!-- {text} -->" in drawing for text in ("2.0", "1.5", "3.0", "bound"))
+    assert "50.00%" in drawing
+
+
+def test_an_export_without_files_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="lists no file"):
+        plot_export(ExportReport("net", 10, 5), tmp_path / "sizes.png")

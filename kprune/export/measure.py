@@ -1,0 +1,145 @@
+"""Accuracy and latency of exported files, in their own runtimes."""
+
+import time
+
+import numpy as np
+
+from kprune.export.base import ExportError
+
+_BATCH = 256
+
+
+def check_data(forward, data):
+    """Checks labelled data before anything is written.
+
+    Args:
+        forward: The model's `Forward`.
+        data: Tuple of inputs and labels. Inputs are an array, or a dict of arrays
+            by input name; labels are whole numbers of shape `(n,)` or `(n, 1)`, or
+            one-hot rows of shape `(n, classes)`.
+
+    Returns:
+        Dict of arrays by input name, and labels as an int array of shape `(n,)`.
+
+    Raises:
+        ValueError: If the data do not fit the model, or the model has not one
+            output with a class a column (or one column, for two classes).
+
+    Example:
+    >>> import keras
+    >>> from kprune.export.forward import Forward
+    >>> model = keras.Sequential([keras.Input((2,), name="x"), keras.layers.Dense(3)])
+    >>> inputs, labels = check_data(Forward(model), (np.zeros((4, 2)), np.eye(4, 3)))
+    >>> labels
+    array([0, 1, 2, 0])
+    """
+    try:
+        inputs, labels = data
+    except (TypeError, ValueError):
+        raise ValueError(
+            f"data is a {type(data).__name__}, expected a tuple of inputs and labels "
+            "to measure the accuracy on: data=(x_test, y_test)."
+        ) from None
+    names = [spec.name for spec in forward.inputs]
+    if not isinstance(inputs, dict) and len(names) == 1:
+        inputs = {names[0]: inputs}
+    if not isinstance(inputs, dict) or set(inputs) != set(names):
+        raise ValueError(
+            f"data has the inputs {_named(inputs)}, the model {', '.join(names)}. Pass "
+            "a dict of arrays with these names."
+        )
+    types = {spec.name: spec.dtype.as_numpy_dtype for spec in forward.inputs}
+    inputs = {name: np.asarray(x, types[name]) for name, x in inputs.items()}
+    labels = np.asarray(labels)
+    if labels.ndim == 2:
+        labels = labels[:, 0] if labels.shape[1] == 1 else labels.argmax(axis=1)
+    counts = {len(x) for x in (*inputs.values(), labels)}
+    if labels.ndim != 1 or len(counts) > 1 or not labels.size:
+        raise ValueError(
+            f"data has inputs and labels of {sorted(counts)} rows, labels of shape "
+            f"{np.shape(data[1])}; expected as many labels as rows, at least one."
+        )
+    _check_output(forward, inputs)
+    return inputs, labels.astype(int)
+
+
+def _named(inputs):
+    return ", ".join(inputs) if isinstance(inputs, dict) else type(inputs).__name__
+
+
+def _check_output(forward, inputs):
+    rows = forward.fixed_batch or 1
+    try:
+        outputs = forward({name: x[:rows] for name, x in inputs.items()})
+    except Exception as error:
+        shapes = {name: x.shape for name, x in inputs.items()}
+        raise ValueError(
+            f"The model does not run on the data given, inputs {shapes}: {error}"
+        ) from error
+    shapes = {name: x.shape for name, x in outputs.items()}
+    if len(outputs) != 1 or len(next(iter(shapes.values()))) != 2:
+        raise ValueError(
+            f"The model has the outputs {shapes}. Accuracy needs one output of shape "
+            "(batch, classes). Leave `data` out, and evaluate the files yourself."
+        )
+
+
+def accuracy(run, batch, inputs, labels):
+    """Returns the share of labels that a model gets right.
+
+    Args:
+        run: Function from a dict of input arrays to a dict of output arrays.
+        batch: Int, the only batch size that `run` takes, or `None` for any.
+        inputs: Dict of arrays by input name.
+        labels: Int array of shape `(n,)`. Where `batch` does not divide `n`, the
+            rest is left out.
+
+    Returns:
+        Float in [0, 1]. The class is the largest of the outputs, or whether a
+        single output exceeds 0.5.
+
+    Example:
+    >>> run = lambda inputs: {"y": inputs["x"]}
+    >>> accuracy(run, None, {"x": np.eye(3)}, np.array([0, 1, 1]))
+    0.6666666666666666
+    """
+    rows = batch or _BATCH
+    end = len(labels) // batch * batch if batch else len(labels)
+    right = 0
+    for begin in range(0, end, rows):
+        part = {name: x[begin : begin + rows] for name, x in inputs.items()}
+        (output,) = run(part).values()
+        one = output.shape[1] == 1
+        classes = output[:, 0] > 0.5 if one else output.argmax(axis=1)
+        right += int(np.count_nonzero(classes == labels[begin : begin + rows]))
+    if not end:
+        raise ExportError(f"The data have fewer rows than the file's batch of {batch}.")
+    return right / end
+
+
+def latencies(runs, inputs, seconds=2.0):
+    """Times functions in turns on one input.
+
+    Args:
+        runs: Dict from name to a function of a dict of input arrays.
+        inputs: Dict of arrays by input name, one batch that all of them take.
+        seconds: Float, for how long all of them are timed together, after one call
+            each that is not timed. Each is timed at least five times.
+
+    Returns:
+        Dict from name to the median in milliseconds.
+
+    Example:
+    >>> sorted(latencies({"a": lambda inputs: inputs}, {}, seconds=0.01))
+    ['a']
+    """
+    for run in runs.values():
+        run(inputs)
+    times = {name: [] for name in runs}
+    end = time.perf_counter() + seconds
+    while time.perf_counter() < end or min(map(len, times.values())) < 5:
+        for name, run in runs.items():
+            begin = time.perf_counter()
+            run(inputs)
+            times[name].append(time.perf_counter() - begin)
+    return {name: 1e3 * float(np.median(spent)) for name, spent in times.items()}

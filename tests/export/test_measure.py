@@ -1,0 +1,100 @@
+import keras
+import numpy as np
+import pytest
+
+import kprune
+from kprune.export import measure
+from kprune.export.forward import Forward
+
+
+def classifier(units=3, **dense):
+    inputs = keras.Input((2,), name="x")
+    return keras.Model(inputs, keras.layers.Dense(units, name="y", **dense)(inputs))
+
+
+@pytest.mark.parametrize("batch", [None, 1, 2])
+def test_accuracy_counts_rows_whose_largest_output_is_the_label(batch):
+    rows = np.array([[9, 1, 0], [0, 2, 1], [1, 3, 2], [0, 0, 5]], float)
+
+    share = measure.accuracy(
+        lambda inputs: {"y": inputs["x"]}, batch, {"x": rows}, np.array([0, 1, 2, 2])
+    )
+
+    assert share == 0.75
+
+
+def test_a_single_output_is_cut_at_one_half():
+    probabilities = np.array([[0.2], [0.7], [0.5], [0.9]])
+
+    share = measure.accuracy(
+        lambda inputs: {"y": inputs["x"]},
+        None,
+        {"x": probabilities},
+        np.array([0, 1, 0, 0]),
+    )
+
+    assert share == 0.75
+
+
+@pytest.mark.parametrize(
+    "labels", [np.array([2, 0, 1]), np.array([[2], [0], [1]]), np.eye(3)[[2, 0, 1]]]
+)
+def test_labels_are_whole_numbers_a_column_or_one_hot_rows(labels):
+    inputs, found = measure.check_data(Forward(classifier()), (np.ones((3, 2)), labels))
+
+    assert found.tolist() == [2, 0, 1]
+    assert inputs["x"].dtype == "float32"
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (np.ones((3, 2)), "expected a tuple of inputs and labels|labels of shape"),
+        (({"z": np.ones((3, 2))}, np.zeros(3)), "has the inputs z, the model x"),
+        ((np.ones((3, 2)), np.zeros(4)), r"\[3, 4\] rows"),
+        ((np.ones((3, 5)), np.zeros(3)), "does not run on the data given"),
+        ((np.ones((0, 2)), np.zeros(0)), "at least one"),
+    ],
+)
+def test_data_that_do_not_fit_are_refused_before_anything_is_written(
+    tmp_path, data, message
+):
+    with pytest.raises(ValueError, match=message):
+        kprune.export(classifier(), tmp_path / "out", "tflite", data=data)
+
+    assert not (tmp_path / "out").exists()
+
+
+def test_accuracy_needs_one_output_with_a_class_a_column():
+    inputs = keras.Input((2,), name="x")
+    model = keras.Model(inputs, keras.layers.Reshape((1, 2))(inputs))
+
+    with pytest.raises(ValueError, match="needs one output of shape"):
+        measure.check_data(Forward(model), (np.ones((3, 2)), np.zeros(3)))
+
+
+def test_latencies_tell_slow_from_fast():
+    def slow(inputs):
+        return sum(range(100_000))
+
+    times = measure.latencies({"fast": lambda inputs: 0, "slow": slow}, {}, 0.05)
+
+    assert times["fast"] < times["slow"]
+
+
+def test_export_reports_accuracy_and_latency_of_every_file_beside_keras(tmp_path):
+    model = classifier()
+    model.set_weights([np.array([[1, 0, 0], [0, 1, 0]], "f4"), np.zeros(3, "f4")])
+    rows = np.array([[1, 0], [0, 1], [2, 1], [1, 2]], "f4")
+
+    report = kprune.export(
+        model, tmp_path / "out", data=(rows, [0, 1, 0, 2]), measure_latency=True
+    )
+
+    assert report.accuracy == 0.75
+    assert [record.accuracy for record in report.records] == [0.75, 0.75]
+    assert report.latency_ms > 0
+    assert all(record.latency_ms > 0 for record in report.records)
+    assert "accuracy" in str(report) and "ms a call" in str(report)
+    saved = (tmp_path / "out" / "export.json").read_text()
+    assert '"accuracy": 0.75' in saved
