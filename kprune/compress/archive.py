@@ -3,6 +3,7 @@
 import os
 import warnings
 
+import keras
 import numpy as np
 
 from kprune import inspection, registry, surgery
@@ -18,6 +19,8 @@ from kprune.weight_access import as_array
 _STRIPPED = (
     "the model still had pruning wrappers; what was saved is kprune.strip(model)"
 )
+
+_LOOKUPS = (keras.layers.StringLookup, keras.layers.IntegerLookup)
 
 
 def save_archive(model, path, *, coder="rans", float16=False):
@@ -100,6 +103,7 @@ def _ready(model):
     if inspection.is_pruned(model) and not inspection.is_pruned_in_place(model):
         warnings.warn(f"kprune.save_archive: {_STRIPPED}.", stacklevel=3)
         model, notes = surgery.strip(model), (_STRIPPED,)
+    _check_vocabularies(model)
     for weight in inspection.own_weights(model):
         if "float" in weight.dtype and np.isnan(np.asarray(weight, "float64")).any():
             raise ArchiveError(
@@ -107,6 +111,19 @@ def _ready(model):
                 "a checkpoint from before the training diverged."
             )
     return model, notes
+
+
+def _check_vocabularies(model):
+    for layer in model._flatten_layers():
+        if not isinstance(layer, _LOOKUPS) or layer.get_config().get("vocabulary"):
+            continue
+        if len(layer.get_vocabulary(include_special_tokens=False)):
+            raise ArchiveError(
+                f"The layer {layer.name!r} was adapted, and what it learnt is in no "
+                "weight and no config, so that an archive would lose it. Such layers "
+                "have to be made anew with their vocabulary: "
+                "vocabulary=layer.get_vocabulary()."
+            )
 
 
 def _plain(weight, float16):

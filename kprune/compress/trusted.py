@@ -27,7 +27,12 @@ _REFUSED = ("Lambda", "TFSMLayer", "JaxLayer", "FlaxLayer", "TorchModuleWrapper"
 _PATHS = ("vocabulary", "idf_weights", "filepath")
 _LARGEST_NUMBER = 1 << 40
 # Arguments that say how often something is repeated while the model is made.
-_LARGEST = {"power_iterations": 100, "ngrams": 100, "num_bins": 1 << 20}
+_LARGEST = {
+    "power_iterations": 100,
+    "ngrams": 100,
+    "num_bins": 1 << 20,
+    "num_oov_indices": 1 << 16,
+}
 _SHAPES = ("batch_shape", "shape", "build_input_shape", "input_shape", "n")
 _LONGEST_UNROLLED = 4096
 
@@ -143,7 +148,18 @@ def _check_numbers(part):
         raise ArchiveError(f"The archive holds a constant of the type {dtype!r}.")
 
 
+def _mentions_tensor(part):
+    if isinstance(part, dict):
+        if part.get("class_name") == "__keras_tensor__":
+            return True
+        return any(map(_mentions_tensor, part.values()))
+    return isinstance(part, list) and any(map(_mentions_tensor, part))
+
+
 def _check_argument(key, value, unrolled):
+    if key == "inbound_nodes" and not all(map(_mentions_tensor, value or ())):
+        # Keras would run it at once, before any size is known.
+        raise ArchiveError("The archive calls a layer on constants alone.")
     if key in _PATHS and isinstance(value, str):
         raise ArchiveError(
             f"The archive asks to read the file {value!r} as {key}. Save the model "

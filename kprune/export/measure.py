@@ -51,6 +51,13 @@ def check_data(forward, data):
     types = {spec.name: spec.dtype.as_numpy_dtype for spec in forward.inputs}
     inputs = {name: np.asarray(x, types[name]) for name, x in inputs.items()}
     labels = np.asarray(labels)
+    is_number = labels.dtype.kind in "biuf"
+    if not is_number or (labels < 0).any() or (labels % 1 != 0).any():
+        raise ValueError(
+            f"data has labels of type {labels.dtype} that are not whole numbers of 0 "
+            "or more, so that they name no class. Leave `data` out for models that "
+            "are no classifiers."
+        )
     if labels.ndim == 2:
         labels = labels[:, 0] if labels.shape[1] == 1 else labels.argmax(axis=1)
     counts = {len(x) for x in (*inputs.values(), labels)}

@@ -123,10 +123,6 @@ class _Decoder(tf.saved_model.experimental.TrackableResource):
             handle = self.weights[index].resource_handle
             tf.raw_ops.AssignVariableOp(resource=handle, value=value)
 
-    def _destroy_resource(self):
-        for weight in self.weights:
-            tf.raw_ops.DestroyResourceOp(resource=weight.resource_handle)
-
 
 @functools.cache
 def decoder(positions, values, dtype):

@@ -253,11 +253,12 @@ class TFLite(Format):
         if self.quantization is not None:
             content = self._rounded(forward, content, batch, notes)
         content = self._with_zeros_left_out(forward, content, notes)
-        notes += devices.check_file(self.target, forward.model, content)
         described = provenance.describe(forward.model)
         described["quantization"] = self.quantization
+        content = flatbuffer.add_metadata(content, described)
+        notes += devices.check_file(self.target, forward.model, content)
         with open(path, "wb") as file:
-            file.write(flatbuffer.add_metadata(content, described))
+            file.write(content)
         return Written(tuple(notes))
 
     def load(self, path):

@@ -51,7 +51,10 @@ def equalized(weight, members, count):
     >>> equalized(np.array([1.0, 3.0, 5.0]), np.array([0, 0, 1]), 2)
     <tf.Tensor: shape=(3,), dtype=float64, numpy=array([2., 2., 5.])>
     """
-    flat = ops.reshape(weight, (-1,))
+    # Half precision could not even count to the size of a cluster.
+    dtype = keras.backend.standardize_dtype(weight.dtype)
+    wide = dtype if dtype == "float64" else "float32"
+    flat = ops.cast(ops.reshape(weight, (-1,)), wide)
     members = ops.cast(ops.reshape(members, (-1,)), "int32")
     # Sums of differences, which are small: those of the weights themselves would
     # lose so many digits in a large cluster that its mean drifted off.
@@ -59,7 +62,7 @@ def equalized(weight, members, count):
     beyond = ops.segment_sum(flat - ops.take(some, members), members, count)
     sizes = ops.segment_sum(ops.ones_like(flat), members, count)
     means = some + beyond / ops.maximum(sizes, 1)
-    return ops.reshape(ops.take(means, members), weight.shape)
+    return ops.cast(ops.reshape(ops.take(means, members), weight.shape), dtype)
 
 
 class StructureConstraint(keras.constraints.Constraint):

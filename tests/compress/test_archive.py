@@ -324,3 +324,20 @@ def test_a_model_with_shared_weights_is_stripped(tmp_path):
         assert type(dense) is layers.Dense
         assert len(np.unique(dense.kernel)) <= 9
     assert all(a.codebook in (8, 9) for a in report.arrays if len(a.shape) > 1)
+
+
+@pytest.mark.parametrize(
+    ("lookup", "data"),
+    [(layers.StringLookup, [["a"], ["b"]]), (layers.IntegerLookup, [[3], [9]])],
+)
+def test_an_adapted_vocabulary_is_not_lost_in_silence(lookup, data, tmp_path):
+    layer = lookup()
+    layer.adapt(np.array(data))
+    dtype = "string" if lookup is layers.StringLookup else "int64"
+    inputs = keras.Input((1,), dtype=dtype)
+    model = keras.Model(inputs, layers.Embedding(4, 2)(layer(inputs)))
+
+    with pytest.raises(ArchiveError, match="was adapted, and what it learnt"):
+        save_archive(model, tmp_path / "m.kpz")
+
+    assert not (tmp_path / "m.kpz").exists()

@@ -199,3 +199,33 @@ def test_a_layer_instead_of_a_model_is_refused(path):
 
     with pytest.raises(ArchiveError, match="no model, but a Dense"):
         load(config, path)
+
+
+def test_a_layer_called_on_a_constant_is_refused_before_it_runs(path):
+    constant = {
+        "class_name": "__numpy__",
+        "config": {"value": [[[1.0]]], "dtype": "float32"},
+    }
+    model = keras.Sequential([keras.Input((8, 1)), layers.ZeroPadding1D(1 << 20)])
+    config = full_config(keras.Model(model.inputs, model.outputs))
+    config["config"]["layers"][1]["inbound_nodes"] = [
+        {"args": [constant], "kwargs": {}}
+    ]
+    packed = deflate(json.dumps(config).encode(), _DICTIONARY)
+    path.write_bytes(frame(packed, Writer()).data)
+
+    with pytest.raises(ArchiveError, match="calls a layer on constants alone"):
+        load_archive(path)
+
+
+def test_a_lookup_with_a_million_unknown_words_is_refused(path):
+    model = keras.Sequential(
+        [keras.Input((1,), dtype="string"), layers.StringLookup(vocabulary=["a"])]
+    )
+    config = full_config(model)
+    config["config"]["layers"][1]["config"]["num_oov_indices"] = 1 << 30
+    packed = deflate(json.dumps(config).encode(), _DICTIONARY)
+    path.write_bytes(frame(packed, Writer()).data)
+
+    with pytest.raises(ArchiveError, match="num_oov_indices"):
+        load_archive(path)

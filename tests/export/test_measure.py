@@ -54,6 +54,10 @@ def test_labels_are_whole_numbers_a_column_or_one_hot_rows(labels):
         ((np.ones((3, 2)), np.zeros(4)), r"\[3, 4\] rows"),
         ((np.ones((3, 5)), np.zeros(3)), "does not run on the data given"),
         ((np.ones((0, 2)), np.zeros(0)), "at least one"),
+        ((np.ones((3, 2)), np.array([0.5, 1, 2])), "not whole numbers"),
+        ((np.ones((3, 2)), np.array([np.nan, 1, 2])), "not whole numbers"),
+        ((np.ones((3, 2)), np.array([-1, 1, 2])), "not whole numbers"),
+        ((np.ones((3, 2)), np.array(["a", "b", "c"])), "not whole numbers"),
     ],
 )
 def test_data_that_do_not_fit_are_refused_before_anything_is_written(

@@ -58,3 +58,13 @@ def test_constraint_runs_after_the_users_own_and_zeros_last():
 
     # NonNeg gives [0, 3, 5, 2]; the mean of the last three is 10 / 3.
     np.testing.assert_allclose(held, [0, 10 / 3, 10 / 3, 0], rtol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_means_of_large_clusters_are_right_in_half_precision(dtype):
+    weight = keras.ops.cast(np.linspace(-1, 1, 20_001), dtype)
+
+    result = equalized(weight, np.zeros(20_001, "uint8"), 1)
+
+    assert keras.backend.standardize_dtype(result.dtype) == dtype
+    assert abs(float(result[0])) < 1e-3

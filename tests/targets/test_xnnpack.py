@@ -1,3 +1,5 @@
+import re
+
 import keras
 import numpy as np
 import pytest
@@ -51,9 +53,10 @@ def test_each_single_breakage_is_found_and_named(changes, where, words):
     check = check_xnnpack(models.mobile(**changes))
 
     assert not check
-    found = {finding.where: finding for finding in check.findings}
-    assert words in found[where].problem
-    assert found[where].remedy
+    # Keras numbers the names of operations, which nobody has named.
+    found = [f for f in check.findings if re.fullmatch(where + r"(_\d+)?", f.where)]
+    assert any(words in finding.problem for finding in found)
+    assert all(finding.remedy for finding in found)
     assert where in str(check)
 
 
