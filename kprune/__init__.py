@@ -14,7 +14,7 @@ from kprune.export import (
     TFLite,
     export,
 )
-from kprune.granularity import Element, Granularity
+from kprune.granularity import Channel, Element, Granularity
 from kprune.inspection import is_pruned
 from kprune.mask_store import set_clock
 from kprune.masks import compute_mask, compute_masks
@@ -47,6 +47,7 @@ __all__ = [
     "Archive",
     "ArchiveError",
     "ArchiveReport",
+    "Channel",
     "ConstantSchedule",
     "Criterion",
     "Element",

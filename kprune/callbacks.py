@@ -28,6 +28,9 @@ class PruningCallback(keras.callbacks.Callback):
             `"magnitude"`.
         scope: Name or object, which weights compete: `"layer_wise"` or
             `"global"`. Defaults to `"layer_wise"`.
+        calibration_data: Examples for a criterion that looks at gradients or
+            activations: a pair of arrays `(x, y)`, a batched `tf.data.Dataset` or a
+            `keras.utils.PyDataset`. A few hundred do. Defaults to none.
         start: `"model"`: the schedule's steps count from when the model was
             first pruned, over all runs. `"fit"`: from the start of each `fit`.
             Defaults to `"model"`.
@@ -51,7 +54,13 @@ class PruningCallback(keras.callbacks.Callback):
     """
 
     def __init__(
-        self, schedule, *, criterion="magnitude", scope="layer_wise", start="model"
+        self,
+        schedule,
+        *,
+        criterion="magnitude",
+        scope="layer_wise",
+        calibration_data=None,
+        start="model",
     ):
         super().__init__()
         self._is_short_form = isinstance(schedule, numbers.Real)
@@ -63,6 +72,7 @@ class PruningCallback(keras.callbacks.Callback):
             self._final_sparsity = self.schedule(self.schedule.end_step)
         self.criterion = registry.get("criteria", criterion)
         self.scope = registry.get("scopes", scope)
+        self.calibration_data = calibration_data
         check_start(start)
         self.start = start
         self._pruner = None
@@ -220,6 +230,7 @@ class PruningCallback(keras.callbacks.Callback):
             self.schedule,
             criterion=self.criterion,
             scope=self.scope,
+            calibration_data=self.calibration_data,
             origin=origin,
         )
         self._announce(clock - origin, remaining)

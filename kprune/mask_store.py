@@ -31,12 +31,15 @@ class MaskedWeight:
         variable: The Keras variable.
         mask: Boolean Keras variable of its shape, `True` keeps the weight.
         layer: The layer that owns the variable.
+        name: String, what the weight is called beside those of other layers, such
+            as `"block_1/query_dense/kernel"`.
     """
 
     path: str
     variable: object
     mask: object
     layer: keras.Layer
+    name: str
 
 
 @register("layers")
@@ -95,7 +98,8 @@ class MaskStore(keras.Layer):
                 name=f"mask_{len(self.entries)}",
             )
             setattr(self, mask.name, mask)  # as an attribute, for tf.train.Checkpoint
-            entry = MaskedWeight(path, variable, mask, found[path].layer)
+            name = path if isinstance(root, keras.Model) else f"{root.name}/{path}"
+            entry = MaskedWeight(path, variable, mask, found[path].layer, name)
             variable.constraint = MaskConstraint(self, entry, variable.constraint)
             self.entries.append(entry)
         self.refuse_conversions(root)

@@ -5,6 +5,7 @@ import functools
 import numpy as np
 
 from kprune import registry
+from kprune.scopes import Contender
 
 
 def compute_mask(scores, sparsity, granularity="element"):
@@ -49,11 +50,13 @@ def compute_masks(
     scope="layer_wise",
     masks=None,
     names=None,
+    evidence=None,
 ):
     """Yields the mask of every weight, ranked within the scope.
 
     Args:
-        weights: Sequence of float arrays.
+        weights: Sequence of float arrays, kernels in the layout
+            `(..., inputs, outputs)`.
         sparsity: Float in [0, 1).
         criterion: Name, `Criterion` or function of a weight that gives its scores.
             Defaults to `"magnitude"`.
@@ -63,13 +66,19 @@ def compute_masks(
             `"layer_wise"`.
         masks: Sequence of the present masks, bool arrays. What they remove stays
             removed. Defaults to masks that remove nothing.
-        names: Sequence of strings, what errors call the weights.
+        names: Sequence of strings, as in `"dense/kernel"`: what errors call the
+            weights, and by what scopes and criteria tell them apart. Defaults to
+            their numbers.
+        evidence: Sequence of dicts, one a weight, from what the criterion requires
+            to arrays; those of the weight's shape lie place by place beside it.
+            Defaults to none.
 
     Yields:
         Bool arrays shaped like the weights, in their order, `True` keeps.
 
     Raises:
-        ValueError: If a weight holds NaN or an infinity.
+        ValueError: If a weight holds NaN or an infinity, or if criterion,
+            granularity and scope have no meaning together.
 
     Example:
     >>> weights = [np.array([1.0, -4.0]), np.array([[-2.0, 3.0]])]
@@ -81,55 +90,106 @@ def compute_masks(
     if not isinstance(granularity, (list, tuple)):
         granularity = [granularity] * len(weights)
     granularity = [registry.get("granularities", g) for g in granularity]
-    sources = [
-        _UnitScores(
+    scope = registry.get("scopes", scope)
+    check_combination(criterion, granularity, scope)
+    scored = [
+        _Scored(
             weight,
             None if masks is None else masks[i],
             criterion,
             granularity[i],
             f"number {i}" if names is None else names[i],
+            {} if evidence is None else evidence[i],
         )
         for i, weight in enumerate(weights)
     ]
-    scope = registry.get("scopes", scope)
-    candidates = [source.candidates for source in sources]
-    chosen = scope(sources, candidates, sparsity)
-    for source, allowed, keep in zip(sources, candidates, chosen, strict=True):
-        source.check()
-        yield source.mask_of(keep, allowed)
+    contenders = [weight.contender() for weight in scored]
+    chosen = scope(contenders, sparsity)
+    for weight, contender, keep in zip(scored, contenders, chosen, strict=True):
+        weight.check()
+        yield weight.mask_of(keep, contender.candidates)
 
 
-class _UnitScores:
+def check_combination(criterion, granularities, scope):
+    """Raises if a criterion, granularities and a scope have no meaning together.
+
+    Args:
+        criterion: `Criterion`, or a function of a weight.
+        granularities: Sequence of `Granularity`.
+        scope: `Scope`.
+
+    Raises:
+        ValueError: With what does have a meaning.
+    """
+    axis = getattr(criterion, "axis", None)
+    for granularity in granularities:
+        if axis is not None and granularity.axis != axis:
+            raise ValueError(
+                f"{criterion!r} scores whole units of a layer, and {granularity!r} "
+                "removes something else. Prune with a granularity of those units, "
+                "`kprune.prune(model, granularity=kprune.Channel())`, or take "
+                "another criterion."
+            )
+        if granularity.within_layer and scope.ranks_layers_together:
+            raise ValueError(
+                f"{granularity!r} removes as much from every part of a weight, so "
+                f"that {scope!r} can't rank weights together. Take a scope that "
+                "prunes each layer by itself, such as 'layer_wise'."
+            )
+
+
+class _Scored:
     """The scores of one weight's units, computed only where they are looked at."""
 
-    def __init__(self, weight, mask, criterion, granularity, name):
+    def __init__(self, weight, mask, criterion, granularity, name, evidence):
         self.weight = weight
         self.mask = mask
         self.criterion = criterion
         self.granularity = granularity
         self.name = name
+        self.evidence = dict(evidence)
+        if "name" in getattr(criterion, "requires", ()):
+            self.evidence["name"] = name
         self._checked = set()
         self._piecewise = granularity.elementwise and getattr(
             criterion, "elementwise", False
         )
 
     def __len__(self):
-        return self.weight.size if self.granularity.elementwise else self._units.size
+        if self.granularity.elementwise:
+            return self.weight.size
+        return self._units.scores.size
 
     def __getitem__(self, piece):
         if not self._piecewise:
-            return self._units[piece]
+            return self._units.scores[piece]
+        evidence = {k: self._piece_of(v, piece) for k, v in self.evidence.items()}
         span = piece.indices(self.weight.size)
-        return self._score(self.weight.reshape(-1)[piece], span)
+        return self._score(self.weight.reshape(-1)[piece], evidence, span)
 
-    @property
-    def candidates(self):
-        """Which units the present mask has left, 1-D bool, or `None` if all."""
+    def _piece_of(self, evidence, piece):
+        if np.shape(evidence) == self.weight.shape:
+            return evidence.reshape(-1)[piece]
+        return evidence
+
+    def contender(self):
+        """Returns what the scope is shown."""
+        elementwise = self.granularity.elementwise
+        return Contender(
+            self,
+            self._candidates(),
+            1 if elementwise else self._units.sizes,
+            self.weight.shape,
+            self.name,
+            self.granularity.reachable(self.weight.shape),
+        )
+
+    def _candidates(self):
         if self.mask is None:
             return None
         if self.granularity.elementwise:
             return self.mask.reshape(-1)
-        return self.granularity.kept(self.mask, len(self))
+        return self._units.kept(self.mask)
 
     def check(self):
         """Raises if the weight has scores that no scope has looked at, and bad ones."""
@@ -140,28 +200,31 @@ class _UnitScores:
         """Returns the mask of the units chosen; what is removed stays removed."""
         if candidates is not None:
             keep = keep & candidates
-        mask = self.granularity.mask(keep, self.weight.shape)
+        if self.granularity.elementwise:
+            return keep.reshape(self.weight.shape)
+        mask = self._units.expand(keep)
         kind = np.shape(mask), str(getattr(mask, "dtype", type(mask)))
         if kind != (self.weight.shape, "bool"):
             raise ValueError(
                 f"{self.granularity!r} gave a mask of shape {kind[0]} and type "
-                f"{kind[1]} for the weight {self.name} of shape {self.weight.shape}. "
-                "Let its `mask` return a bool array of the weight's shape."
+                f"{kind[1]} for the weight {self.name!r} of shape {self.weight.shape}. "
+                "Let its units expand to a bool array of the weight's shape."
             )
         return mask
 
     @functools.cached_property
     def _units(self):
-        return self.granularity.scores(self._score(self.weight, "all"))
+        scores = self._score(self.weight, self.evidence, "all")
+        return self.granularity.units(scores, self.mask)
 
-    def _score(self, weight, piece):
+    def _score(self, weight, evidence, piece):
         if weight.dtype.itemsize < 4:
             weight = weight.astype("float32")
-        scores = self.criterion(weight)
+        scores = self.criterion(weight, **evidence)
         if piece not in self._checked and not np.isfinite(scores).all():
             bad = int(np.count_nonzero(~np.isfinite(scores)))
             raise ValueError(
-                f"The weight {self.name} of shape {self.weight.shape} holds "
+                f"The weight {self.name!r} of shape {self.weight.shape} holds "
                 f"{bad} values that are NaN or infinite, so that it can't be ranked. "
                 "Training has diverged: lower the learning rate or clip gradients, "
                 "and go on from the last good checkpoint."

@@ -3,8 +3,11 @@
 import numpy as np
 
 from kprune import mask_store, registry
+from kprune.calibration import Calibration
 from kprune.inspection import check_keras_model
-from kprune.masks import compute_masks
+from kprune.layout import layout_of
+from kprune.masks import check_combination, compute_masks
+from kprune.scopes import Contender
 from kprune.weight_access import as_array, write, write_masked
 
 
@@ -29,10 +32,14 @@ class Pruner:
             `"global"`. Defaults to `"layer_wise"`.
         origin: Int, the clock from which the schedule's steps count. Defaults to
             0, when the model was first pruned; `pruner.clock` is the present.
+        calibration_data: What `kprune.calibration.CalibrationData` takes: examples
+            for a criterion that looks at gradients or activations. Defaults to none.
 
     Raises:
         TypeError: If `model` is no Keras 3 model.
-        ValueError: If the model holds no masks, or an argument is unknown.
+        ValueError: If the model holds no masks, if an argument is unknown, if
+            criterion, granularity and scope have no meaning together, if the
+            sparsity can't be reached, or if calibration data is missing.
 
     Example:
     >>> import keras, kprune
@@ -46,7 +53,14 @@ class Pruner:
     """
 
     def __init__(
-        self, model, schedule, *, criterion="magnitude", scope="layer_wise", origin=0
+        self,
+        model,
+        schedule,
+        *,
+        criterion="magnitude",
+        scope="layer_wise",
+        origin=0,
+        calibration_data=None,
     ):
         check_pruned(model)
         self.model = model
@@ -54,6 +68,7 @@ class Pruner:
         self.criterion = registry.get("criteria", criterion)
         self.scope = registry.get("scopes", scope)
         self.origin = origin
+        self.calibration = Calibration(model, self.criterion.requires, calibration_data)
         self._stores = mask_store.stores(model)
         self._clocks = {store.clock for store in self._stores}
         self._done = _NOTHING_YET
@@ -85,6 +100,7 @@ class Pruner:
         first = self._done is _NOTHING_YET
         if first:
             self._check_clocks(clock)
+            self._check_parts()
         due = self.schedule.last_due(clock - self.origin)
         if first or due != self._done:
             self._update(0.0 if due is None else self.schedule(due))
@@ -153,8 +169,24 @@ class Pruner:
                 f"`kprune.set_clock(model, {clock})`."
             )
 
+    def _check_parts(self):
+        """Refuses parts that have no meaning together, and what can't be reached."""
+        granularities = [store.granularity for store, _ in self._trained()]
+        check_combination(self.criterion, granularities, self.scope)
+        contenders = []
+        for store, entry in self._trained():
+            shape = tuple(entry.variable.shape)
+            reachable = store.granularity.reachable(shape)
+            contenders.append(
+                Contender((), shape=shape, name=entry.name, reachable=reachable)
+            )
+        self.scope.check(contenders, self.schedule.highest)
+
+    def _trained(self):
+        return [(s, e) for s in self._stores for e in s.trained_entries()]
+
     def _update(self, sparsity):
-        pruned = [(s, e) for s in self._stores for e in s.trained_entries()]
+        pruned = self._trained()
         weights = [as_array(entry.variable) for _, entry in pruned]
         masks = list(self._masks(pruned, weights, sparsity))
         self.sparsity = _fraction_removed(masks)
@@ -168,15 +200,34 @@ class Pruner:
             written.add(id(entry.variable))
 
     def _masks(self, pruned, weights, sparsity):
-        return compute_masks(
-            weights,
+        entries = [entry for _, entry in pruned]
+        layouts = [layout_of(entry.layer, entry.variable) for entry in entries]
+        evidence = self.calibration.gather(entries)
+        found = compute_masks(
+            _canonical(layouts, weights),
             sparsity,
             criterion=self.criterion,
             granularity=[store.granularity for store, _ in pruned],
             scope=self.scope,
-            masks=[as_array(entry.mask) for _, entry in pruned],
-            names=[f"{e.path!r} of layer {e.layer.name!r}" for _, e in pruned],
+            masks=_canonical(layouts, [as_array(entry.mask) for entry in entries]),
+            names=[entry.name for entry in entries],
+            evidence=list(map(_beside, layouts, weights, evidence)),
         )
+        shapes = [weight.shape for weight in weights]
+        for layout, shape, mask in zip(layouts, shapes, found, strict=True):
+            yield np.ascontiguousarray(layout.own(mask, shape))
+
+
+def _canonical(layouts, arrays):
+    return [layout.canonical(a) for layout, a in zip(layouts, arrays, strict=True)]
+
+
+def _beside(layout, weight, evidence):
+    """Brings evidence that lies place by place beside a weight into its layout."""
+    return {
+        kind: layout.canonical(e) if np.shape(e) == weight.shape else e
+        for kind, e in evidence.items()
+    }
 
 
 def _assign_mask(entry, mask, weight):

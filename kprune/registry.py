@@ -97,22 +97,23 @@ def keys(family):
     return list(_families.get(family, {}))
 
 
-def lookup(family, layer_type):
-    """Returns the rule for a layer type or its nearest registered base class.
+def lookup(family, key):
+    """Returns a rule: that of a name, or of a layer type or its nearest base class.
 
     Args:
         family: String, a family of rules.
-        layer_type: A class.
+        key: A string or a class.
 
     Returns:
-        The rule, or `None` if neither the type nor a base of it has one.
+        The rule, or `None` if there is none.
 
     Example:
     >>> lookup("prunable", int) is None
     True
     """
     entries = _families.get(family, {})
-    return next((entries[t] for t in layer_type.__mro__ if t in entries), None)
+    known = key.__mro__ if isinstance(key, type) else (key,)
+    return next((entries[k] for k in known if k in entries), None)
 
 
 def get(family, identifier):

@@ -21,7 +21,13 @@ class Schedule(Configurable):
         end_step: Int of `begin_step` or more, the step of the last update.
             Equal to `begin_step` it means one-shot pruning.
         frequency: Int of 1 or more, optimizer steps between updates.
+
+    Attributes:
+        lowers: Bool, whether sparsity may fall, so that weights come back. Defaults
+            to `False`.
     """
+
+    lowers = False
 
     def __init__(self, begin_step, end_step, frequency):
         self.begin_step = _whole("begin_step", begin_step, at_least=0)
@@ -53,6 +59,11 @@ class Schedule(Configurable):
             progress = np.ones_like(steps)
         sparsity = np.where(steps < self.begin_step, 0.0, self._curve(progress))
         return float(sparsity) if sparsity.ndim == 0 else sparsity
+
+    @property
+    def highest(self):
+        """Float, the highest sparsity that is ever asked for."""
+        return self(self.end_step)
 
     def last_due(self, step):
         """Returns the step of the latest update that is due by `step`.

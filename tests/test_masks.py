@@ -1,7 +1,10 @@
+import dataclasses
+
 import numpy as np
 import pytest
 
 from kprune import Granularity, Scope, compute_mask, compute_masks
+from kprune.granularity import Units
 from tests.layer_cases import zeros_of
 
 
@@ -96,10 +99,8 @@ def test_criterion_may_be_a_function():
 def test_weights_that_are_no_numbers_are_refused_by_name(bad):
     weights = [np.ones(3), np.array([[1.0, bad], [bad, 2.0]])]
 
-    with pytest.raises(
-        ValueError, match=r"weight 'k' of layer 'd' of shape \(2, 2\) h"
-    ):
-        list(compute_masks(weights, 0.5, names=["a", "'k' of layer 'd'"]))
+    with pytest.raises(ValueError, match=r"weight 'd/k' of shape \(2, 2\) h"):
+        list(compute_masks(weights, 0.5, names=["a", "d/k"]))
 
 
 def test_large_finite_weights_are_no_infinity():
@@ -135,11 +136,11 @@ class Columns(Granularity):
     def __init__(self, score):
         self.score = score
 
-    def scores(self, scores):
-        return self.score(scores)
+    def units(self, scores, mask=None):
+        def expand(keep):
+            return np.broadcast_to(keep, scores.shape).copy()
 
-    def mask(self, keep, shape):
-        return np.broadcast_to(keep, shape).copy()
+        return Units(self.score(scores), expand, len(scores))
 
 
 @pytest.mark.parametrize(
@@ -169,7 +170,7 @@ def test_units_may_have_scores_of_any_sign(score):
 def test_a_unit_is_left_if_one_of_its_weights_is(units):
     mask = np.random.default_rng(units).random((2, units)) < 0.4
 
-    kept = Columns(None).kept(mask, units)
+    kept = Columns(lambda x: x.sum(0)).units(mask.astype("f4")).kept(mask)
 
     np.testing.assert_array_equal(kept, mask.any(axis=0))
 
@@ -179,8 +180,8 @@ def test_a_unit_is_left_if_one_of_its_weights_is(units):
 )
 def test_a_granularity_with_a_wrong_mask_is_named(result):
     class Wrong(Columns):
-        def mask(self, keep, shape):
-            return result(keep)
+        def units(self, scores, mask=None):
+            return dataclasses.replace(super().units(scores), expand=result)
 
     wrong = Wrong(lambda x: x.sum(0))
 
@@ -190,8 +191,8 @@ def test_a_granularity_with_a_wrong_mask_is_named(result):
 
 def test_a_scope_that_ignores_what_was_removed_does_not_bring_it_back():
     class Everything(Scope):
-        def __call__(self, scores, candidates, sparsity):
-            return [np.ones(len(source), bool) for source in scores]
+        def __call__(self, contenders, sparsity):
+            return [np.ones(len(contender.scores), bool) for contender in contenders]
 
     present = np.array([True, False, True])
 

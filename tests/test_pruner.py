@@ -152,7 +152,7 @@ def test_weights_that_are_not_finite_are_named(model, bad, scope):
     pruner = kprune.Pruner(model, kprune.ConstantSchedule(0.5), scope=scope)
 
     with pytest.raises(
-        ValueError, match=r"'kernel' of layer 'hidden' of shape \(6, 16\) holds 1 val"
+        ValueError, match=r"'hidden/kernel' of shape \(6, 16\) holds 1 val"
     ):
         pruner.step()
 

@@ -8,6 +8,7 @@ from keras import saving
 
 import kprune
 from kprune import registry
+from kprune.scopes import Contender
 from tests.layer_cases import zeros_of
 
 # What constructors of a family need; the values differ from all defaults.
@@ -26,6 +27,7 @@ ARGUMENTS = {
     "sparse": False,
     "target": "tflm",
     "coder": "huffman",
+    "axis": -2,
 }
 FAMILIES = ("schedules", "criteria", "granularities", "scopes", "formats")
 every_class = pytest.mark.parametrize(
@@ -128,13 +130,13 @@ def test_granularity_turns_units_back_into_weights(name):
     granularity = make("granularities", name)
     scores = np.random.default_rng(0).normal(size=(4, 8)).astype("float32")
 
-    units = granularity.scores(scores)
-    mask = granularity.mask(units > np.median(units), scores.shape)
+    units = granularity.units(scores)
+    mask = units.expand(units.scores > np.median(units.scores))
 
-    assert units.ndim == 1
+    assert units.scores.ndim == 1
     assert mask.shape == scores.shape
     assert mask.dtype == bool
-    assert granularity.mask(np.ones(units.shape, bool), scores.shape).all()
+    assert units.expand(np.ones(units.scores.shape, bool)).all()
 
 
 @pytest.mark.parametrize("name", registry.keys("scopes"))
@@ -143,7 +145,7 @@ def test_scope_removes_the_exact_number(name, sparsity):
     rng = np.random.default_rng(0)
     scores = [rng.normal(size=n) for n in (7, 50, 1)]
 
-    keep = list(make("scopes", name)(scores, [None] * 3, sparsity))
+    keep = list(make("scopes", name)(list(map(Contender, scores)), sparsity))
 
     assert [k.shape for k in keep] == [s.shape for s in scores]
     assert all(k.dtype == bool for k in keep)

@@ -2,14 +2,15 @@ import numpy as np
 import pytest
 
 from kprune import Global, LayerWise, Scope
-from kprune.scopes import zeros_wanted
+from kprune.scopes import Contender, zeros_wanted
 
 SCORES = [np.array([1.0, 2.0, 3.0, 4.0]), np.array([10.0, 20.0]), np.array([5.0])]
 ALL = [None, None, None]
 
 
 def kept(scope, sparsity, scores=SCORES, candidates=ALL):
-    return [k.astype(int).tolist() for k in scope(scores, candidates, sparsity)]
+    contenders = [Contender(*c) for c in zip(scores, candidates, strict=True)]
+    return [k.astype(int).tolist() for k in scope(contenders, sparsity)]
 
 
 @pytest.mark.parametrize(
@@ -58,4 +59,4 @@ def test_base_class_names_the_subclass_that_lacks_a_call():
         pass
 
     with pytest.raises(NotImplementedError, match="Half defines no `__call__`"):
-        Half()([], [], 0.5)
+        Half()([], 0.5)

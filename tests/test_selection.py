@@ -4,8 +4,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from kprune import selection
-from kprune.selection import keep_largest
+from kprune.selection import keep_largest, largest, streamed
 
 
 def by_sorting(sources, keep):
@@ -45,11 +44,11 @@ class Squares:
 def way(request, monkeypatch):
     """Both ways through the module, the second with small pieces and no spare room."""
     if request.param == "streamed":
-        monkeypatch.setattr(selection, "_DIRECT", 0)
-        monkeypatch.setattr(selection, "_PIECE", 64)
-        monkeypatch.setattr(selection, "_RUNS", 16)
-        monkeypatch.setattr(selection, "_RUN", 8)
-        monkeypatch.setattr(selection, "_ROOM", 32)
+        monkeypatch.setattr(largest, "_DIRECT", 0)
+        monkeypatch.setattr(streamed, "_PIECE", 64)
+        monkeypatch.setattr(streamed, "_RUNS", 16)
+        monkeypatch.setattr(streamed, "_RUN", 8)
+        monkeypatch.setattr(streamed, "_ROOM", 32)
     return request.param
 
 
@@ -141,7 +140,7 @@ def test_a_sample_that_misses_costs_nothing_but_time(way, monkeypatch, keep):
 
     for wrong in ((-9, -8), (8, 9), (-np.inf, np.inf), (0.1, 0.1), (-np.inf, -9)):
         bracket = tuple(np.float32(x) for x in wrong)
-        monkeypatch.setattr(selection, "_sample_bracket", lambda *_, b=bracket: b)
+        monkeypatch.setattr(streamed, "_sample_bracket", lambda *_, b=bracket: b)
         assert_as_by_sorting(sources, keep)
 
 
@@ -155,7 +154,7 @@ def test_scores_placed_to_deceive_the_sample(way):
 
     spy = Spy(np.ones(4000, "float32"))
     spy.seen = np.zeros(4000, bool)
-    selection._sample_bracket(selection._Field([spy], [None]), 0.5)
+    streamed._sample_bracket(streamed._Field([spy], [None]), 0.5)
     rng = np.random.default_rng(1)
     scores = np.where(spy.seen, 9 + rng.random(4000), rng.random(4000))
 
@@ -164,8 +163,8 @@ def test_scores_placed_to_deceive_the_sample(way):
 
 
 def test_a_lazy_source_is_read_in_pieces_only(monkeypatch):
-    monkeypatch.setattr(selection, "_DIRECT", 1000)
-    monkeypatch.setattr(selection, "_PIECE", 1 << 12)
+    monkeypatch.setattr(largest, "_DIRECT", 1000)
+    monkeypatch.setattr(streamed, "_PIECE", 1 << 12)
     rng = np.random.default_rng(0)
     sources = [Squares(rng.normal(size=n).astype("f4")) for n in (50_001, 100, 4096)]
 
@@ -191,26 +190,26 @@ def test_the_choice_is_the_same_every_time_and_on_any_number_of_threads(monkeypa
     first = keep_largest([scores], 123_456)[0]
 
     for threads in (1, 2, 7):
-        monkeypatch.setattr(selection, "_THREADS", threads)
+        monkeypatch.setattr(streamed, "_THREADS", threads)
         np.testing.assert_array_equal(keep_largest([scores], 123_456)[0], first)
 
 
 def test_no_more_than_room_is_collected_for_long(monkeypatch):
     """A bracket around everything is narrowed before it is collected."""
-    monkeypatch.setattr(selection, "_DIRECT", 0)
-    monkeypatch.setattr(selection, "_ROOM", 100)
-    monkeypatch.setattr(selection, "_PIECE", 50)
+    monkeypatch.setattr(largest, "_DIRECT", 0)
+    monkeypatch.setattr(streamed, "_ROOM", 100)
+    monkeypatch.setattr(streamed, "_PIECE", 50)
     everything = np.float32(-np.inf), np.float32(np.inf)
-    monkeypatch.setattr(selection, "_sample_bracket", lambda *_: everything)
+    monkeypatch.setattr(streamed, "_sample_bracket", lambda *_: everything)
     collected = []
-    survey = selection._survey
+    survey = streamed._survey
 
     def spy(*args):
         result = survey(*args)
         collected.append(result[-1])
         return result
 
-    monkeypatch.setattr(selection, "_survey", spy)
+    monkeypatch.setattr(streamed, "_survey", spy)
     rng = np.random.default_rng(0)
     sources = [rng.normal(size=90).astype("float32") for _ in range(40)]
 

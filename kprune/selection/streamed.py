@@ -1,11 +1,10 @@
-"""Exact selection of the largest of very many scores, in little memory.
+"""Selection among more scores than fit the cache, read piece by piece.
 
-Small problems are partitioned as a whole. For large ones a sample gives two
-scores, a bracket, between which the threshold lies almost surely. One pass over
-the scores counts what is above the bracket and collects what is inside, where
-the exact threshold is then found; a second pass writes the masks. Both read the
-scores in pieces that fit the cache, on a few threads (NumPy releases the GIL).
-A bracket that misses costs more passes, never exactness.
+A sample gives two scores, a bracket, between which the threshold lies almost
+surely. One pass over the scores counts what is above the bracket and collects what
+is inside, where the exact threshold is then found; a second pass writes the masks.
+Both read the scores in pieces that fit the cache, on a few threads (NumPy releases
+the GIL). A bracket that misses costs more passes, never exactness.
 """
 
 import os
@@ -13,71 +12,28 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
+from kprune.selection.arrays import among, at_rank, join
+
 _THREADS = min(4, os.cpu_count() or 1)
 _PIECE = 1 << 19  # Scores read at once: smaller ones fight for Python's lock.
-_DIRECT = 1 << 20  # Up to so many scores, all are looked at as one array.
 _RUNS, _RUN = 192, 256  # The sample: at most so many runs of so many neighbours.
-_STRIDE = 97  # Where one partition would do, the sample is each so-manieth score.
 _ROOM = 1 << 20  # So many scores may always be collected.
 
 
-def keep_largest(scores, keep, candidates=None):
-    """Marks the `keep` largest of all scores, exactly.
-
-    Of equal scores the lower index survives, earlier sources before later ones.
-    Besides the masks, no more is held than one copy of the largest source or a
-    million scores.
+def keep_streamed(scores, keep, candidates, total):
+    """Marks the `keep` largest of very many scores; see `keep_largest`.
 
     Args:
-        scores: Sequence of score sources. Each has a length and gives 1-D float
-            arrays when sliced with `source[begin:end]`, possibly on several
-            threads at once: an array, or an object that computes its scores
-            piece by piece. Infinities are scores like others, NaN is not allowed.
-        keep: Int from 0 to the number of all scores. Where there are fewer
-            candidates, all of them are kept.
-        candidates: Sequence with one entry a source, a 1-D bool array that says
-            which of its scores may be kept, or `None` if all. Defaults to all.
+        scores: Sequence of score sources.
+        keep: Int from 1 to `total - 1`.
+        candidates: Sequence of 1-D bool arrays or `None`, one a source.
+        total: Int, how many candidates there are in all.
 
     Returns:
-        List of 1-D bool arrays, one a source, `True` for what is kept.
-
-    Raises:
-        ValueError: If `keep` is out of range.
-
-    Example:
-    >>> [m.tolist() for m in keep_largest([np.array([3.0, 1.0, 2.0])], keep=2)]
-    [[True, False, True]]
-    >>> two = [np.array([5.0, 1.0]), np.array([5.0, 5.0, 0.0])]
-    >>> [m.tolist() for m in keep_largest(two, keep=2)]
-    [[True, False], [True, False, False]]
-    >>> allowed = [np.array([False, True]), None]
-    >>> [m.tolist() for m in keep_largest(two, keep=2, candidates=allowed)]
-    [[False, False], [True, True, False]]
+        List of 1-D bool arrays, one a source.
     """
-    candidates = candidates or [None] * len(scores)
-    sizes = [len(source) for source in scores]
-    if not 0 <= keep <= sum(sizes):
-        raise ValueError(
-            f"keep={keep} must be from 0 to {sum(sizes)}, the scores given."
-        )
-    if keep == 0:
-        return [np.zeros(size, bool) for size in sizes]
-    total = sum(
-        size if allowed is None else int(np.count_nonzero(allowed))
-        for size, allowed in zip(sizes, candidates, strict=True)
-    )
-    if keep >= total:
-        return [
-            np.ones(size, bool) if allowed is None else allowed.copy()
-            for size, allowed in zip(sizes, candidates, strict=True)
-        ]
-    if sum(sizes) <= _DIRECT:
-        flat = _join([source[0 : len(source)] for source in scores])
-        allowed = _join_candidates(sizes, candidates)
-        mask = _keep_directly(flat, allowed, keep, total)
-        return [mask] if len(sizes) == 1 else np.split(mask, np.cumsum(sizes)[:-1])
     field = _Field(scores, candidates)
-    room = max(_ROOM, max(sizes))
+    room = max(_ROOM, max(map(len, scores)))
     with ThreadPoolExecutor(_THREADS) as pool:
         bracket = _sample_bracket(field, keep / total)
         threshold = _find_threshold(field, keep, bracket, room, pool)
@@ -104,77 +60,6 @@ class _Field:
         return part, None if allowed is None else allowed[begin:end]
 
 
-def _join(parts):
-    # At least float32, for half precision has no partition.
-    if len(parts) == 1 and parts[0].dtype.itemsize >= 4:
-        return parts[0]
-    return np.concatenate(parts, dtype=np.result_type(np.float32, *parts))
-
-
-def _join_candidates(sizes, candidates):
-    if all(allowed is None for allowed in candidates):
-        return None
-    parts = [
-        np.ones(size, bool) if allowed is None else allowed
-        for size, allowed in zip(sizes, candidates, strict=True)
-    ]
-    return parts[0] if len(parts) == 1 else np.concatenate(parts)
-
-
-def _among(chosen, allowed):
-    """Leaves only candidates in a fresh array of choices."""
-    # On one byte a score: far cheaper than to write -inf into the scores.
-    if allowed is not None:
-        chosen &= allowed
-    return chosen
-
-
-def _keep_directly(flat, allowed, keep, total):
-    infinity = flat.dtype.type(np.inf)
-    for low, high in (_guess(flat, allowed, keep / total), (-infinity, infinity)):
-        mask = _among(flat >= low, allowed)
-        above = _among(flat > high, allowed)
-        # Between the two, places are still to be given away, by rank.
-        places = np.flatnonzero(mask ^ above)
-        free = keep - np.count_nonzero(above)
-        if 0 < free <= places.size:
-            break
-    contenders = flat[places]
-    threshold = _at_rank(contenders.copy(), contenders.size - free)
-    lost = contenders < threshold
-    surplus = lost.size - np.count_nonzero(lost) - free
-    if surplus:
-        lost[np.flatnonzero(contenders == threshold)[-surplus:]] = True
-    mask[places[lost]] = False
-    return mask
-
-
-def _guess(flat, allowed, density):
-    """Returns two scores around the one that the share `density` lies above."""
-    sample = flat[::_STRIDE]
-    if allowed is not None:
-        sample = sample[allowed[::_STRIDE]]
-    sample = np.sort(sample)
-    place = int((1 - density) * sample.size)
-    # Six standard deviations, and room for what a sample misses at either end.
-    margin = 8 + int(6 * (sample.size * density * (1 - density)) ** 0.5)
-    infinity = flat.dtype.type(np.inf)
-    return (
-        sample[place - margin] if place >= margin else -infinity,
-        sample[place + margin] if place + margin < sample.size else infinity,
-    )
-
-
-def _at_rank(scores, rank):
-    """Returns the score of a rank, the lowest has 0. Changes the order of `scores`."""
-    # A partition is slow among equals, and a bracket may hold little else.
-    lowest = scores.min()
-    if np.count_nonzero(scores == lowest) > rank:
-        return lowest
-    scores.partition(rank)
-    return scores[rank]
-
-
 def _sample_bracket(field, density):
     """Returns two scores around the one that the share `density` lies above.
 
@@ -194,7 +79,7 @@ def _sample_bracket(field, density):
         part, allowed = field.read((i, begin, min(begin + _RUN, end)))
         runs.append(part if allowed is None else part[allowed])
     # Also the types of sources that no run has met.
-    sample = np.sort(_join([*runs, *(source[0:0] for source in field.scores)]))
+    sample = np.sort(join([*runs, *(source[0:0] for source in field.scores)]))
     infinity = sample.dtype.type(np.inf)
     if not sample.size:
         return -infinity, infinity
@@ -233,7 +118,7 @@ def _find_threshold(field, keep, bracket, room, pool):
             floor, ceiling = low, high
             high = _halfway(low, high)
         else:
-            return _at_rank(inside, inside.size - (keep - from_high))
+            return at_rank(inside, inside.size - (keep - from_high))
 
 
 def _look_inside(field, keep, low, high, room, pool):
@@ -243,8 +128,8 @@ def _look_inside(field, keep, low, high, room, pool):
     def look(piece):
         nonlocal held
         part, allowed = field.read(piece)
-        above = _among(part > high, allowed)
-        from_low = _among(part >= low, allowed)
+        above = among(part > high, allowed)
+        from_low = among(part >= low, allowed)
         counts = np.count_nonzero(above), np.count_nonzero(from_low)
         held += counts[1] - counts[0]
         if held <= room:
@@ -258,7 +143,7 @@ def _look_inside(field, keep, low, high, room, pool):
         return low
     if held > room:
         return None
-    return _at_rank(_join(collected), from_low - keep)
+    return at_rank(join(collected), from_low - keep)
 
 
 def _survey(field, low, high, room, pool):
@@ -272,14 +157,14 @@ def _survey(field, low, high, room, pool):
         nonlocal held
         part, allowed = field.read(piece)
         from_high, above_low = (
-            _among(part >= high, allowed),
-            _among(part > low, allowed),
+            among(part >= high, allowed),
+            among(part > low, allowed),
         )
         counts = (
-            np.count_nonzero(_among(part > high, allowed)),
+            np.count_nonzero(among(part > high, allowed)),
             np.count_nonzero(from_high),
             np.count_nonzero(above_low),
-            np.count_nonzero(_among(part >= low, allowed)),
+            np.count_nonzero(among(part >= low, allowed)),
         )
         number = counts[2] - counts[1]
         if number > 0 and held <= room:
@@ -290,7 +175,7 @@ def _survey(field, low, high, room, pool):
     counts = np.sum(list(pool.map(survey, field.pieces)), axis=0).tolist()
     if counts[2] - counts[1] > room:
         return *counts, None
-    return *counts, _join([np.empty(0, low.dtype), *collected])
+    return *counts, join([np.empty(0, low.dtype), *collected])
 
 
 def _halfway(low, high):
@@ -317,11 +202,11 @@ def _write_masks(field, keep, threshold, pool):
         part, allowed = field.read(piece)
         mask = masks[i][begin:end]
         np.greater_equal(part, threshold, out=mask)
-        return np.count_nonzero(_among(mask, allowed))
+        return np.count_nonzero(among(mask, allowed))
 
     def ties(piece):
         part, allowed = field.read(piece)
-        return _among(part == threshold, allowed)
+        return among(part == threshold, allowed)
 
     def trim(piece_and_left):
         piece, left = piece_and_left

@@ -1,0 +1,5 @@
+"""What criteria know beside the weights: evidence gathered over calibration data."""
+
+from kprune.calibration.base import Calibration, gathers
+
+__all__ = ["Calibration", "gathers"]

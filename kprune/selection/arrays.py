@@ -1,0 +1,28 @@
+"""Steps that small and large selections share."""
+
+import numpy as np
+
+
+def join(parts):
+    """Joins 1-D float arrays, at least as float32: half precision has no partition."""
+    if len(parts) == 1 and parts[0].dtype.itemsize >= 4:
+        return parts[0]
+    return np.concatenate(parts, dtype=np.result_type(np.float32, *parts))
+
+
+def among(chosen, allowed):
+    """Leaves only candidates in a fresh array of choices."""
+    # On one byte a score: far cheaper than to write -inf into the scores.
+    if allowed is not None:
+        chosen &= allowed
+    return chosen
+
+
+def at_rank(scores, rank):
+    """Returns the score of a rank, the lowest has 0. Changes the order of `scores`."""
+    # A partition is slow among equals, and a bracket may hold little else.
+    lowest = scores.min()
+    if np.count_nonzero(scores == lowest) > rank:
+        return lowest
+    scores.partition(rank)
+    return scores[rank]
