@@ -7,7 +7,8 @@ from keras import layers
 
 from kprune import cloning, inspection
 from kprune.copier import Copier
-from kprune.targets.layer_graph import nodes_of, plain_model
+from kprune.layer_graph import nodes_of
+from kprune.targets.plain import plain_model
 from kprune.targets.xnnpack_rules import is_convolution
 
 

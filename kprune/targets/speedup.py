@@ -3,9 +3,9 @@
 import dataclasses
 
 from kprune import cloning, inspection, surgery
+from kprune.layer_graph import read_graph
 from kprune.targets.findings import table
 from kprune.targets.kernel_properties import kernel_properties
-from kprune.targets.layer_graph import read_graph
 from kprune.targets.xnnpack import check_xnnpack
 
 # Speed of Dense layers of (4, 1) blocks against dense ones, by sparsity.

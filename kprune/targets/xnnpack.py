@@ -3,10 +3,11 @@
 import dataclasses
 
 from kprune.cloning import is_graph
+from kprune.layer_graph import read_graph
 from kprune.targets.cluster import Cluster
 from kprune.targets.findings import Finding, table
 from kprune.targets.folding import FoldedGraph
-from kprune.targets.layer_graph import plain_model, read_graph
+from kprune.targets.plain import plain_model
 from kprune.targets.tflite_file import read_bytes, read_subgraphs
 
 _VALID = 1  # Padding.VALID in TFLite's schema

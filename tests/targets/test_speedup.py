@@ -4,9 +4,9 @@ import pytest
 from keras import layers
 
 import kprune
+from kprune.layer_graph import read_graph
 from kprune.targets import predict_speedup
 from kprune.targets.kernel_properties import block_sparsity, kernel_properties
-from kprune.targets.layer_graph import read_graph
 from tests.targets import models
 
 

@@ -1,7 +1,7 @@
 import keras
 from keras import layers
 
-from kprune.targets.layer_graph import read_graph
+from kprune.layer_graph import read_graph
 
 
 def test_calls_come_in_running_order_with_their_values_and_shapes():
