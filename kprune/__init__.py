@@ -4,7 +4,17 @@ from kprune.after_pruning import AfterPruning
 from kprune.callbacks import PruningCallback
 from kprune.compress import ArchiveError, ArchiveReport, load_archive, save_archive
 from kprune.compress.sharing import share_weights
-from kprune.criteria import Criterion, Magnitude
+from kprune.criteria import (
+    ActivationMean,
+    ActivationPercentile,
+    APoZ,
+    BatchNormScale,
+    Criterion,
+    GeometricMedian,
+    Magnitude,
+    UnitCriterion,
+    Wanda,
+)
 from kprune.export import (
     Archive,
     ExportError,
@@ -43,10 +53,14 @@ from kprune.wrapper import PruningWrapper
 __version__ = "0.1.0"
 
 __all__ = [
+    "APoZ",
+    "ActivationMean",
+    "ActivationPercentile",
     "AfterPruning",
     "Archive",
     "ArchiveError",
     "ArchiveReport",
+    "BatchNormScale",
     "Channel",
     "ConstantSchedule",
     "Criterion",
@@ -54,6 +68,7 @@ __all__ = [
     "ExportError",
     "ExportReport",
     "Format",
+    "GeometricMedian",
     "Global",
     "Granularity",
     "LayerWise",
@@ -67,6 +82,8 @@ __all__ = [
     "Schedule",
     "Scope",
     "TFLite",
+    "UnitCriterion",
+    "Wanda",
     "check_tflm",
     "check_xnnpack",
     "compute_mask",

@@ -109,7 +109,7 @@ def test_name_is_that_of_the_class_in_snake_case(family, name):
 
 
 def _alias(cls):
-    return {"TFLite": "tflite"}.get(cls.__name__)
+    return {"TFLite": "tflite", "APoZ": "apoz"}.get(cls.__name__)
 
 
 @pytest.mark.parametrize("name", registry.keys("criteria"))

@@ -1,0 +1,219 @@
+"""What layers see and answer, against NumPy, SciPy-free patches and Keras models."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from keras import layers
+
+import kprune
+from kprune import mask_store
+from kprune.calibration import Calibration
+
+RNG = np.random.default_rng(0)
+
+
+def entries_of(model):
+    return [entry for store in mask_store.stores(model) for entry in store.entries]
+
+
+def evidence_of(model, kind, x):
+    """Gathers over batches of uneven sizes."""
+    data = tf.data.Dataset.from_tensor_slices(x).batch(7)
+    entries = entries_of(model)
+    return [e[kind] for e in Calibration(model, [kind], data).gather(entries)]
+
+
+def single(layer, shape, dtype="float32"):
+    return kprune.prune(keras.Sequential([keras.Input(shape, dtype=dtype), layer]))
+
+
+def norms_of_patches(x, size, strides, padding):
+    patches = tf.image.extract_patches(
+        x, [1, *size, 1], [1, *strides, 1], [1, 1, 1, 1], padding.upper()
+    )
+    shape = *size, x.shape[-1]
+    return np.sqrt(np.square(patches.numpy().reshape(-1, *shape)).sum(axis=0))
+
+
+def test_norm_of_the_inputs_of_a_dense_layer_is_that_of_its_columns():
+    model = single(layers.Dense(4, activation="sigmoid"), (3, 5))
+    x = RNG.normal(size=(20, 3, 5)).astype("float32")
+
+    (norm,) = evidence_of(model, "input_norm", x)
+
+    expected = np.sqrt(np.square(x).sum(axis=(0, 1)))
+    np.testing.assert_allclose(norm, np.tile(expected[:, None], 4), rtol=1e-5)
+
+
+@pytest.mark.parametrize("padding", ["same", "valid"])
+@pytest.mark.parametrize("strides", [(1, 1), (2, 3)])
+def test_each_weight_of_a_convolution_has_the_norm_of_what_it_meets(padding, strides):
+    layer = layers.Conv2D(4, (3, 2), strides=strides, padding=padding)
+    model = single(layer, (9, 8, 2))
+    x = RNG.normal(size=(10, 9, 8, 2)).astype("float32")
+
+    (norm,) = evidence_of(model, "input_norm", x)
+
+    expected = norms_of_patches(x, (3, 2), strides, padding)
+    np.testing.assert_allclose(norm, np.repeat(expected[..., None], 4, -1), rtol=1e-5)
+
+
+def test_grouped_channels_meet_their_own_inputs_only():
+    model = single(layers.Conv2D(4, 1, groups=2, use_bias=False), (5, 5, 6))
+    x = RNG.normal(size=(10, 5, 5, 6)).astype("float32")
+
+    (norm,) = evidence_of(model, "input_norm", x)
+
+    channels = np.sqrt(np.square(x).sum(axis=(0, 1, 2))).reshape(2, 3)
+    expected = np.repeat(channels.T, 2, axis=1)  # two outputs a group
+    np.testing.assert_allclose(norm[0, 0], expected, rtol=1e-5)
+
+
+def test_rows_of_an_embedding_are_met_as_often_as_their_words():
+    model = single(layers.Embedding(6, 3), (4,), "int32")
+    words = RNG.integers(0, 5, (30, 4)).astype("int32")  # the last word never
+
+    (norm,) = evidence_of(model, "input_norm", words)
+
+    expected = np.sqrt(np.bincount(words.ravel(), minlength=6))
+    np.testing.assert_allclose(norm, np.tile(expected[:, None], 3), rtol=1e-5)
+
+
+def test_an_equation_says_which_inputs_a_weight_meets():
+    layer = layers.EinsumDense("abc,cde->abde", output_shape=(None, 2, 3))
+    model = single(layer, (4, 5))
+    x = RNG.normal(size=(9, 4, 5)).astype("float32")
+
+    (norm,) = evidence_of(model, "input_norm", x)
+
+    expected = np.sqrt(np.square(x).sum(axis=(0, 1)))[:, None, None]
+    np.testing.assert_allclose(norm, np.broadcast_to(expected, (5, 2, 3)), rtol=1e-5)
+
+
+@pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
+def test_large_inputs_in_half_precision_do_not_overflow(policy):
+    model = single(layers.Dense(2, dtype=policy), (3,))
+    x = 300 * RNG.normal(size=(500, 3)).astype("float32")
+
+    (norm,) = evidence_of(model, "input_norm", x)
+
+    expected = np.sqrt(np.square(x).sum(axis=0))
+    np.testing.assert_allclose(norm[:, 0], expected, rtol=0.02)
+
+
+def network():
+    """A model in which the answers of layers are found in different places."""
+    inputs = keras.Input((8, 8, 3))
+    x = layers.Conv2D(4, 3, name="plain")(inputs)
+    x = layers.BatchNormalization(name="norm")(x)
+    x = layers.ReLU(name="rectified")(x)
+    x = layers.Conv2D(5, 3, activation="tanh", name="own")(x)
+    fork = layers.Conv2D(5, 1, name="fork")(x)
+    x = layers.Add()([fork, x])
+    x = layers.GlobalAveragePooling2D()(x)
+    x = layers.Dense(6, name="operator")(x)
+    outputs = layers.Dense(2, name="head")(keras.ops.relu(x))
+    model = keras.Model(inputs, outputs)
+    model.get_layer("norm").set_weights(
+        [RNG.normal(size=4) for _ in range(3)] + [RNG.uniform(1, 2, 4)]
+    )
+    return model
+
+
+ANSWERS = {"plain": "rectified", "own": "own", "fork": "fork", "head": "head"}
+
+
+def test_a_layer_answers_behind_its_normalization_and_activation():
+    model = network()
+    x = RNG.normal(size=(20, 8, 8, 3)).astype("float32")
+    pruned = kprune.prune(model)
+
+    means = evidence_of(pruned, "output_mean", x)
+    positive = evidence_of(pruned, "output_positive", x)
+
+    for entry, mean, above in zip(entries_of(pruned), means, positive, strict=True):
+        if entry.layer.name == "operator":
+            tensor = model.get_layer("head").input  # behind the operation
+        else:
+            tensor = model.get_layer(ANSWERS[entry.layer.name]).output
+        answers = keras.Model(model.input, tensor).predict(x, verbose=0)
+        answers = answers.reshape(-1, answers.shape[-1])
+        np.testing.assert_allclose(mean, abs(answers).mean(0), rtol=1e-4, atol=1e-6)
+        np.testing.assert_allclose(above, (answers > 0).mean(0), atol=1e-3)
+
+
+def test_scales_are_those_of_the_normalization_behind():
+    model = network()
+    pruned = kprune.prune(model, only="plain")
+
+    (scale,) = Calibration(pruned, ["batch_norm_scale"]).gather(entries_of(pruned))
+
+    expected = model.get_layer("norm").gamma
+    np.testing.assert_array_equal(scale["batch_norm_scale"], expected)
+
+
+def test_a_layer_without_normalization_behind_is_named():
+    pruned = kprune.prune(network(), only="own")
+
+    with pytest.raises(ValueError, match="No batch normalization .* 'own' directly"):
+        Calibration(pruned, ["batch_norm_scale"]).gather(entries_of(pruned))
+
+
+def test_a_layer_of_unknown_inputs_is_named():
+    pruned = single(layers.LSTM(2, name="memory"), (3, 2))
+
+    with pytest.raises(ValueError, match="'memory/.*' meets .*LSTMCell.*skip="):
+        evidence_of(pruned, "input_norm", np.ones((2, 3, 2), "float32"))
+
+
+def test_a_sample_is_bounded_and_spread_over_all_data():
+    model = single(layers.Dense(1, use_bias=False), (1,))
+    entries_of(model)[0].variable.assign([[1.0]])
+    x = np.arange(20_000, dtype="float32")[:, None]
+
+    (sample,) = evidence_of(model, "output_sample", x)
+
+    assert 2048 < len(sample) <= 4096
+    np.testing.assert_array_equal(sample[:, 0], np.arange(0, 20_000, 8)[: len(sample)])
+
+
+@pytest.mark.parametrize(
+    "criterion",
+    ["activation_mean", "activation_percentile", "apoz", "geometric_median"],
+)
+def test_criteria_of_channels_prune_whole_channels_in_fit(criterion):
+    x = RNG.normal(size=(32, 6)).astype("float32")
+    model = keras.Sequential(
+        [keras.Input((6,)), layers.Dense(8, activation="relu"), layers.Dense(1)]
+    )
+    model = kprune.prune(model, granularity="channel", skip=model.layers[-1].name)
+    model.compile("sgd", "mse")
+
+    model.fit(
+        x,
+        x[:, :1],
+        verbose=0,
+        callbacks=[
+            kprune.PruningCallback(0.5, criterion=criterion, calibration_data=x)
+        ],
+    )
+
+    columns = model.layers[0].masks["kernel"].numpy()
+    assert (columns == columns[0]).all()
+    assert columns[0].sum() == 4
+
+
+def test_wanda_keeps_weights_whose_inputs_are_large():
+    x = np.float32([[3, 0.1, 1]] * 4)
+    model = single(layers.Dense(2, use_bias=False), (3,))
+    entries_of(model)[0].variable.assign([[1.0, 0.1], [9.0, -12.0], [1.0, 0.5]])
+
+    pruner = kprune.Pruner(
+        model, kprune.ConstantSchedule(0.5), criterion="wanda", calibration_data=x
+    )
+    pruner.step()
+
+    # |w| * norm, in units of 2: 3, 0.3; 0.9, 1.2; 1, 0.5
+    mask = model.layers[0].masks["kernel"].numpy()
+    np.testing.assert_array_equal(mask, [[1, 0], [0, 1], [1, 0]])
