@@ -51,6 +51,7 @@ def compute_masks(
     masks=None,
     names=None,
     evidence=None,
+    ties=None,
 ):
     """Yields the mask of every weight, ranked within the scope.
 
@@ -72,13 +73,17 @@ def compute_masks(
         evidence: Sequence of dicts, one a weight, from what the criterion requires
             to arrays; those of the weight's shape lie place by place beside it.
             Defaults to none.
+        ties: Sequence with a `Tie` or `None` for each weight. Those with one key
+            are ranked as one, by the mean over their weights, and lose the same
+            units. Defaults to none.
 
     Yields:
         Bool arrays shaped like the weights, in their order, `True` keeps.
 
     Raises:
-        ValueError: If a weight holds NaN or an infinity, or if criterion,
-            granularity and scope have no meaning together.
+        ValueError: If a weight holds NaN or an infinity, if criterion, granularity
+            and scope have no meaning together, or if tied weights have different
+            numbers of units.
 
     Example:
     >>> weights = [np.array([1.0, -4.0]), np.array([[-2.0, 3.0]])]
@@ -100,14 +105,55 @@ def compute_masks(
             granularity[i],
             f"number {i}" if names is None else names[i],
             {} if evidence is None else evidence[i],
+            None if ties is None else ties[i],
         )
         for i, weight in enumerate(weights)
     ]
-    contenders = [weight.contender() for weight in scored]
+    groups = _groups(scored)
+    contenders = [_contender([scored[i] for i in group]) for group in groups]
     chosen = scope(contenders, sparsity)
-    for weight, contender, keep in zip(scored, contenders, chosen, strict=True):
-        weight.check()
-        yield weight.mask_of(keep, contender.candidates)
+    found, following = {}, 0
+    for group, contender, keep in zip(groups, contenders, chosen, strict=True):
+        for i in group:
+            scored[i].check()
+            found[i] = scored[i].mask_of(keep, contender.candidates)
+        while following in found:
+            yield found.pop(following)
+            following += 1
+
+
+def _groups(scored):
+    """Returns the numbers of the weights that are ranked as one, in lists."""
+    groups = {}
+    for i, weight in enumerate(scored):
+        key = ("alone", i) if weight.tie is None else ("tied", weight.tie.key)
+        groups.setdefault(key, []).append(i)
+    return list(groups.values())
+
+
+def _contender(group):
+    """Returns what the scope is shown of the weights of a group."""
+    parts = [weight.contender() for weight in group]
+    if len(parts) == 1:
+        return parts[0]
+    units = {part.name: len(part.scores) for part in parts}
+    if len(set(units.values())) > 1:
+        raise ValueError(
+            "Tied weights must have as many units as each other, and there are "
+            f"{', '.join(f'{n} in {name!r}' for name, n in units.items())}. Mend the "
+            "rule that ties them."
+        )
+    size = sum(part.sizes for part in parts)
+    present = [c for c in (part.candidates for part in parts) if c is not None]
+    return Contender(
+        sum(part.scores[0 : len(part.scores)] * part.sizes for part in parts) / size,
+        np.any(present, axis=0) if present else None,
+        size,
+        (sum(part.size for part in parts),),
+        parts[0].name,
+        min(part.reachable for part in parts),
+        [part.shape for part in parts],
+    )
 
 
 def check_combination(criterion, granularities, scope):
@@ -123,11 +169,11 @@ def check_combination(criterion, granularities, scope):
     """
     axis = getattr(criterion, "axis", None)
     for granularity in granularities:
-        if axis is not None and granularity.axis != axis:
+        if axis is not None and granularity.channel_axis != axis:
             raise ValueError(
                 f"{criterion!r} scores whole units of a layer, and {granularity!r} "
                 "removes something else. Prune with a granularity of those units, "
-                "`kprune.prune(model, granularity=kprune.Channel())`, or take "
+                f"`kprune.prune(model, granularity=kprune.Channel({axis}))`, or take "
                 "another criterion."
             )
         if granularity.within_layer and scope.ranks_layers_together:
@@ -141,9 +187,10 @@ def check_combination(criterion, granularities, scope):
 class _Scored:
     """The scores of one weight's units, computed only where they are looked at."""
 
-    def __init__(self, weight, mask, criterion, granularity, name, evidence):
+    def __init__(self, weight, mask, criterion, granularity, name, evidence, tie):
         self.weight = weight
         self.mask = mask
+        self.tie = tie
         self.criterion = criterion
         self.granularity = granularity
         self.name = name
@@ -151,9 +198,17 @@ class _Scored:
         if "name" in getattr(criterion, "requires", ()):
             self.evidence["name"] = name
         self._checked = set()
+        # Scores made of the weight alone are no numbers where it is none.
+        self._hands_on = getattr(criterion, "elementwise", False) and not self.evidence
         self._piecewise = granularity.elementwise and getattr(
             criterion, "elementwise", False
         )
+        if self._piecewise:  # The pieces of a turned array would be copies of it all.
+            self._flat = weight.reshape(-1)
+            self.evidence = {
+                kind: e.reshape(-1) if np.shape(e) == weight.shape else e
+                for kind, e in self.evidence.items()
+            }
 
     def __len__(self):
         if self.granularity.elementwise:
@@ -165,12 +220,10 @@ class _Scored:
             return self._units.scores[piece]
         evidence = {k: self._piece_of(v, piece) for k, v in self.evidence.items()}
         span = piece.indices(self.weight.size)
-        return self._score(self.weight.reshape(-1)[piece], evidence, span)
+        return self._score(self._flat[piece], evidence, span)
 
     def _piece_of(self, evidence, piece):
-        if np.shape(evidence) == self.weight.shape:
-            return evidence.reshape(-1)[piece]
-        return evidence
+        return evidence[piece] if np.shape(evidence) == self._flat.shape else evidence
 
     def contender(self):
         """Returns what the scope is shown."""
@@ -210,24 +263,33 @@ class _Scored:
                 f"{kind[1]} for the weight {self.name!r} of shape {self.weight.shape}. "
                 "Let its units expand to a bool array of the weight's shape."
             )
-        return mask
+        # Of a unit that stays, single weights may be gone.
+        return mask if self.mask is None else mask & self.mask
 
     @functools.cached_property
     def _units(self):
         scores = self._score(self.weight, self.evidence, "all")
-        return self.granularity.units(scores, self.mask)
+        tie = () if self.granularity.tied_by is None else (self.tie,)
+        return self.granularity.units(scores, self.mask, *tie)
 
     def _score(self, weight, evidence, piece):
         if weight.dtype.itemsize < 4:
             weight = weight.astype("float32")
+        known = piece in self._checked
+        if not known and not self._hands_on:
+            self._check_numbers(weight)
         scores = self.criterion(weight, **evidence)
-        if piece not in self._checked and not np.isfinite(scores).all():
-            bad = int(np.count_nonzero(~np.isfinite(scores)))
+        if not known:
+            self._check_numbers(scores)
+        self._checked.add(piece)  # Large weights are read more than once.
+        return scores
+
+    def _check_numbers(self, values):
+        if not np.isfinite(values).all():
+            bad = int(np.count_nonzero(~np.isfinite(values)))
             raise ValueError(
                 f"The weight {self.name!r} of shape {self.weight.shape} holds "
                 f"{bad} values that are NaN or infinite, so that it can't be ranked. "
                 "Training has diverged: lower the learning rate or clip gradients, "
                 "and go on from the last good checkpoint."
             )
-        self._checked.add(piece)  # Large weights are read more than once.
-        return scores

@@ -3,7 +3,16 @@ import dataclasses
 import numpy as np
 import pytest
 
-from kprune import Granularity, Scope, compute_mask, compute_masks
+from kprune import (
+    Block,
+    Channel,
+    Criterion,
+    Granularity,
+    NofM,
+    Scope,
+    compute_mask,
+    compute_masks,
+)
 from kprune.granularity import Units
 from tests.layer_cases import zeros_of
 
@@ -130,6 +139,45 @@ def test_precision_of_the_weight_does_not_matter(dtype):
     np.testing.assert_array_equal(mask, by_sorting(np.abs(weights), 0.6))
 
 
+class Weighted(Criterion):
+    elementwise = True
+    requires = ("factor",)
+
+    def __call__(self, weight, factor):
+        return np.abs(weight) * factor
+
+
+@pytest.mark.parametrize("granularity", ["element", Block(4, 1), NofM(2, 4)], ids=repr)
+def test_a_turned_weight_is_pruned_like_one_that_lies_straight(granularity):
+    rng = np.random.default_rng(0)
+    weights = [
+        rng.normal(size=(30, 40)).T,
+        rng.normal(size=(5, 6, 7)).transpose(2, 0, 1),
+    ]
+    evidence = [{"factor": rng.random(w.T.shape).T} for w in weights]
+    masks = [rng.random(w.T.shape).T < 0.9 for w in weights]
+
+    turned, straight = (
+        list(
+            compute_masks(
+                change(weights),
+                0.5,
+                criterion=Weighted(),
+                granularity=granularity,
+                masks=change(masks),
+                evidence=[
+                    {"factor": f} for f in change([e["factor"] for e in evidence])
+                ],
+            )
+        )
+        for change in (list, lambda arrays: [a.copy(order="C") for a in arrays])
+    )
+
+    for one, other in zip(turned, straight, strict=True):
+        np.testing.assert_array_equal(one, other)
+        assert not one.all()
+
+
 class Columns(Granularity):
     """Whole columns, scored as told."""
 
@@ -211,3 +259,28 @@ def test_bad_weights_are_found_also_where_nothing_more_is_removed(scope, masks):
     with pytest.raises(ValueError, match="NaN or infinite"):
         sparsity = 0.0 if masks is None else 0.5
         list(compute_masks([weight], sparsity, scope=scope, masks=masks))
+
+
+@pytest.mark.parametrize("axis", [-1, -2])
+@pytest.mark.parametrize(
+    "granularity", ["element", Block(4, 1), NofM(2, 4), Channel(-1), Channel(-2)]
+)
+def test_scores_of_whole_channels_rank_channels_and_nothing_else(axis, granularity):
+    class OfChannels(Criterion):
+        def __call__(self, weight):
+            return np.broadcast_to(weight.mean(axis=-3 - axis, keepdims=True), (4, 4))
+
+    OfChannels.axis = axis
+    weight = np.arange(16.0).reshape(4, 4)
+
+    masks = compute_masks(
+        [weight], 0.5, criterion=OfChannels(), granularity=granularity
+    )
+
+    if granularity == Channel(axis):
+        kept = np.array([False, False, True, True])
+        expected = np.broadcast_to(kept if axis == -1 else kept[:, None], (4, 4))
+        np.testing.assert_array_equal(next(masks), expected)
+    else:
+        with pytest.raises(ValueError, match=rf"Channel\({axis}\)"):
+            next(masks)

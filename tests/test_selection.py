@@ -4,7 +4,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from kprune.selection import keep_largest, largest, streamed
+from kprune.selection import keep_by_size, keep_largest, largest, streamed
 
 
 def by_sorting(sources, keep):
@@ -223,3 +223,64 @@ def test_no_more_than_room_is_collected_for_long(monkeypatch):
 def test_an_impossible_number_is_refused(keep):
     with pytest.raises(ValueError, match=f"keep={keep} must be from 0 to 3"):
         keep_largest([np.zeros(3, "float32")], keep)
+
+
+# Units of unequal size
+
+
+def by_size_one_after_another(sources, sizes, zeros, candidates, stay):
+    """The same by a plain loop: remove the lowest while that comes nearer."""
+    units = [
+        (allowed[j], float(scores[j]), -i, -j, int(size[j]))
+        for i, (scores, size, allowed) in enumerate(
+            zip(sources, sizes, candidates, strict=True)
+        )
+        for j in range(len(scores))
+    ]
+    keep = [allowed.copy() for allowed in candidates]
+    gone = sum(size for allowed, *_, size in units if not allowed)
+    left = sum(1 for allowed, *_ in units if allowed)
+    for _, _, i, j, size in sorted(unit for unit in units if unit[0]):
+        if left <= stay or abs(gone + size - zeros) > abs(gone - zeros):
+            break
+        keep[-i][-j] = False
+        gone, left = gone + size, left - 1
+    return keep
+
+
+@pytest.mark.parametrize("draw", DRAWS)
+@pytest.mark.parametrize("seed", range(4))
+def test_units_of_unequal_size_go_until_the_number_is_nearest(draw, seed):
+    rng = np.random.default_rng(seed)
+    numbers = rng.choice([1, 2, 65, 700], size=rng.integers(1, 4))
+    sources = [DRAWS[draw](rng, n) for n in numbers]
+    sizes = [rng.integers(1, 9, n) for n in numbers]
+    candidates = [rng.random(n) < 0.8 for n in numbers]
+    total = int(sum(s.sum() for s in sizes))
+
+    for zeros in (0, 1, total // 3, total // 2, 9 * total // 10, total - 1, total):
+        for stay in (0, 1):
+            keep = keep_by_size(sources, sizes, zeros, candidates, stay=stay)
+            expected = by_size_one_after_another(
+                sources, sizes, zeros, candidates, stay
+            )
+            for mask, other in zip(keep, expected, strict=True):
+                np.testing.assert_array_equal(mask, other)
+
+
+def test_units_of_one_size_are_chosen_as_single_weights_are():
+    rng = np.random.default_rng(0)
+    sources = [rng.integers(0, 99, n).astype("float32") for n in (300, 1, 2000)]
+
+    for kept in (1, 10, 1000, 2300):
+        by_size = keep_by_size(sources, [4, 4, 4], zeros=4 * (2301 - kept))
+        for mask, expected in zip(by_size, keep_largest(sources, kept), strict=True):
+            np.testing.assert_array_equal(mask, expected)
+
+
+def test_choice_by_size_leaves_its_inputs_alone():
+    candidates = np.array([True, True, False])
+
+    keep_by_size([np.float32([1, 2, 3])], [np.array([1, 2, 3])], 5, [candidates])
+
+    np.testing.assert_array_equal(candidates, [True, True, False])

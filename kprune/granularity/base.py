@@ -23,6 +23,8 @@ class Units:
             nobody else writes to it.
         sizes: Int, how many weights each unit has, or a 1-D int array, one entry a
             unit, where they differ.
+        collapse: Function of a bool array of the weight's shape, the fast way to
+            what `kept` gives. Defaults to none, whereupon `expand` is asked.
 
     Example:
     >>> two_columns = Units(
@@ -37,11 +39,10 @@ class Units:
     scores: np.ndarray
     expand: collections.abc.Callable
     sizes: int | np.ndarray
+    collapse: collections.abc.Callable | None = None
 
     def kept(self, mask):
         """Returns which units a mask has left.
-
-        Finds the unit of each weight by expanding the bits of the units' numbers.
 
         Args:
             mask: Bool array of the weight's shape, `True` keeps the weight.
@@ -49,11 +50,33 @@ class Units:
         Returns:
             1-D bool array, `True` for each unit of which a weight is left.
         """
+        if self.collapse is not None:
+            return self.collapse(mask)
+        # The unit of each weight, by expanding the bits of the units' numbers.
         numbers = np.arange(self.scores.size)
         owner = np.zeros(mask.shape, np.int64)
         for bit in range(self.scores.size.bit_length()):
             owner |= self.expand(numbers >> bit & 1 == 1) * (1 << bit)
         return np.bincount(owner[mask], minlength=self.scores.size) > 0
+
+
+@dataclasses.dataclass(frozen=True)
+class Tie:
+    """How a weight hangs together with others: their units stay or go as one.
+
+    Weights with one key are cut into one number of parts; a unit is the part of
+    one place in all of them.
+
+    Attributes:
+        key: What tells these weights from others; can be hashed.
+        axis: Int, the axis that is cut, in the layout `(..., inputs, outputs)`: -1
+            or -2.
+        number: Int, into how many runs of equal length it is cut.
+    """
+
+    key: collections.abc.Hashable
+    axis: int
+    number: int
 
 
 class Granularity(Configurable):
@@ -65,17 +88,21 @@ class Granularity(Configurable):
     Attributes:
         elementwise: Bool, whether the units are the single weights in C order.
             Defaults to `False`.
-        axis: Int or `None`. Where each unit is all that lies at one place of this
-            axis (or at some neighbouring places), scores that are alike along the
-            other axes rank such units. Defaults to `None`.
+        channel_axis: Int or `None`. Where each unit is all that lies at one place of
+            this axis, criteria that score whole places of it rank such units.
+            Defaults to `None`.
         within_layer: Bool, whether units mean something only beside the others of
             the same weight, so that weights can't be ranked together. Defaults to
             `False`.
+        tied_by: String or `None`. Where units reach over several weights, the
+            family of rules that says over which; `units` then takes the weight's
+            `Tie` as a third argument. Defaults to `None`.
     """
 
     elementwise = False
-    axis = None
+    channel_axis = None
     within_layer = False
+    tied_by = None
 
     def units(self, scores, mask=None):
         """Returns the units of a weight.
@@ -100,3 +127,17 @@ class Granularity(Configurable):
             Float in (0, 1]. Defaults to 1: at least one unit stays all the same.
         """
         return 1.0
+
+
+def check_axis(axis):
+    """Returns an axis, which is -1 or -2.
+
+    Args:
+        axis: What was given.
+
+    Raises:
+        ValueError: If it is another one.
+    """
+    if axis not in (-1, -2):
+        raise ValueError(f"axis={axis!r} must be -1 (the outputs) or -2 (the inputs).")
+    return axis

@@ -1,14 +1,16 @@
-"""Whole channels of a kernel."""
+"""Whole channels of a kernel, and the lines and slices that they are made of."""
 
-import numpy as np
-
-from kprune.granularity.base import Granularity, Units
+from kprune.granularity.base import check_axis
+from kprune.granularity.tiles import Tiled
 from kprune.registry import register
 
 
 @register("granularities")
-class Channel(Granularity):
+class Channel(Tiled):
     """All weights of an output channel: a filter of a convolution, a unit of `Dense`.
+
+    In an `LSTM` or a `GRU`, a channel is a unit with all its gates; its kernel and
+    its recurrent kernel are two weights, each of which loses channels of its own.
 
     A unit's score is the mean over its weights, so that units of different sizes
     can be ranked together.
@@ -20,6 +22,7 @@ class Channel(Granularity):
         ValueError: If `axis` is another number.
 
     Example:
+    >>> import numpy as np
     >>> units = Channel().units(np.array([[1.0, 5.0], [3.0, 7.0]]))
     >>> units.scores
     array([2., 6.])
@@ -32,24 +35,78 @@ class Channel(Granularity):
     """
 
     def __init__(self, axis=-1):
-        if axis not in (-1, -2):
-            raise ValueError(
-                f"axis={axis!r} must be -1 (output channels) or -2 (input channels)."
-            )
-        self.axis = axis
+        self.axis = self.channel_axis = check_axis(axis)
 
-    def units(self, scores, mask=None):
-        """Returns the channels in their order."""
-        axis = scores.ndim + self.axis
-        others = tuple(i for i in range(scores.ndim) if i != axis)
-        shape, aligned = scores.shape, [1] * scores.ndim
-        aligned[axis] = scores.shape[axis]
-
-        def expand(keep):
-            return np.broadcast_to(keep.reshape(aligned), shape).copy()
-
-        size = scores.size // scores.shape[axis]
-        return Units(scores.mean(axis=others), expand, size)
+    def tile(self, shape):
+        """Returns all of the shape, but one place of the axis."""
+        tile = list(shape)
+        tile[self.axis] = 1
+        return tile
 
     def get_config(self):
         return {"axis": self.axis}
+
+
+@register("granularities")
+class Vector(Tiled):
+    """A line of weights: all inputs of one output, or all outputs of one input.
+
+    Between blocks and channels: in a convolution each place of the kernel has
+    lines of its own. In `Dense` they are the channels.
+
+    Args:
+        axis: Int, the axis that the line runs along: -2 for all inputs of one output
+            (a column of the matrix), -1 for all outputs of one input (a row).
+            Defaults to -2.
+
+    Raises:
+        ValueError: If `axis` is another number.
+
+    Example:
+    >>> import kprune, numpy as np
+    >>> scores = np.array([[1.0, 5.0], [3.0, 7.0]])
+    >>> kprune.compute_mask(scores, 0.5, granularity=Vector(axis=-1))
+    array([[False, False],
+           [ True,  True]])
+
+    Reference:
+        Mao et al., "Exploring the granularity of sparsity in convolutional neural
+        networks", CVPR workshops 2017.
+    """
+
+    def __init__(self, axis=-2):
+        self.axis = check_axis(axis)
+
+    def tile(self, shape):
+        """Returns the whole length of the line, and 1 elsewhere."""
+        tile = [1] * len(shape)
+        tile[self.axis] = shape[self.axis]
+        return tile
+
+    def get_config(self):
+        return {"axis": self.axis}
+
+
+@register("granularities")
+class Kernel(Tiled):
+    """The filter of one input and one output: a 2-D slice of a convolution's kernel.
+
+    Connects fewer pairs of channels. Where there is one weight a pair, as in `Dense`
+    and 1x1 convolutions, this removes single weights.
+
+    Example:
+    >>> import kprune, numpy as np
+    >>> scores = np.array([[3.0, 1.0], [3.0, 2.0]]).reshape(2, 1, 1, 2)
+    >>> mask = kprune.compute_mask(scores, 0.5, granularity=Kernel())
+    >>> mask.reshape(2, 2)
+    array([[ True, False],
+           [ True, False]])
+
+    Reference:
+        Mao et al., "Exploring the granularity of sparsity in convolutional neural
+        networks", CVPR workshops 2017.
+    """
+
+    def tile(self, shape):
+        """Returns all places of the kernel, for one input and one output."""
+        return (*shape[:-2], 1, 1)

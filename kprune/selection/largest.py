@@ -2,11 +2,10 @@
 
 import numpy as np
 
-from kprune.selection.arrays import among, at_rank, join
+from kprune.selection.arrays import STRIDE, among, at_rank, join, join_candidates
 from kprune.selection.streamed import keep_streamed
 
 _DIRECT = 1 << 20  # Up to so many scores, all are looked at as one array.
-_STRIDE = 97  # Where one partition would do, the sample is each so-manieth score.
 
 
 def keep_largest(scores, keep, candidates=None):
@@ -61,20 +60,10 @@ def keep_largest(scores, keep, candidates=None):
         ]
     if sum(sizes) <= _DIRECT:
         flat = join([source[0 : len(source)] for source in scores])
-        allowed = _join_candidates(sizes, candidates)
+        allowed = join_candidates(sizes, candidates)
         mask = _keep_directly(flat, allowed, keep, total)
         return [mask] if len(sizes) == 1 else np.split(mask, np.cumsum(sizes)[:-1])
     return keep_streamed(scores, keep, candidates, total)
-
-
-def _join_candidates(sizes, candidates):
-    if all(allowed is None for allowed in candidates):
-        return None
-    parts = [
-        np.ones(size, bool) if allowed is None else allowed
-        for size, allowed in zip(sizes, candidates, strict=True)
-    ]
-    return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
 
 def _keep_directly(flat, allowed, keep, total):
@@ -99,9 +88,9 @@ def _keep_directly(flat, allowed, keep, total):
 
 def _guess(flat, allowed, density):
     """Returns two scores around the one that the share `density` lies above."""
-    sample = flat[::_STRIDE]
+    sample = flat[::STRIDE]
     if allowed is not None:
-        sample = sample[allowed[::_STRIDE]]
+        sample = sample[allowed[::STRIDE]]
     sample = np.sort(sample)
     place = int((1 - density) * sample.size)
     # Six standard deviations, and room for what a sample misses at either end.

@@ -2,10 +2,12 @@
 
 import numpy as np
 
-from kprune.selection.arrays import join
+from kprune.selection.arrays import join, join_candidates
+
+_STRIDE = 17  # What a better guess leaves to sort is worth a larger sample.
 
 
-def keep_by_size(scores, sizes, zeros, candidates=None):
+def keep_by_size(scores, sizes, zeros, candidates=None, stay=1):
     """Marks the units that stay when those of the lowest scores go.
 
     Units go one after another until the number of weights in them is as near to
@@ -19,10 +21,12 @@ def keep_by_size(scores, sizes, zeros, candidates=None):
         zeros: Int, how many weights shall go.
         candidates: Sequence of 1-D bool arrays, or `None`, one a source: which
             units may be kept. The others go first. Defaults to all.
+        stay: Int, 0 or 1: how many units stay in any case, if there are candidates.
+            Defaults to 1.
 
     Returns:
-        List of 1-D bool arrays, one a source, `True` for what is kept; one unit
-        stays in any case. Of equal scores the lower index survives.
+        List of 1-D bool arrays, one a source, `True` for what is kept. Of equal
+        scores the lower index survives.
 
     Example:
     >>> scores = [np.array([3.0, 1.0]), np.array([2.0])]
@@ -31,24 +35,55 @@ def keep_by_size(scores, sizes, zeros, candidates=None):
     """
     lengths = [len(source) for source in scores]
     flat = join([source[0 : len(source)] for source in scores])
-    size = np.concatenate(
-        [np.broadcast_to(s, n) for s, n in zip(sizes, lengths, strict=True)]
-    )
-    removed = _removed(lengths, candidates)
-    # The last key counts most: what is removed, then low scores, then high indices.
-    order = np.lexsort([-np.arange(flat.size), flat, ~removed])
-    borders = np.cumsum(size[order]) - size[order] / 2
-    number = min(np.searchsorted(borders, zeros, side="right"), flat.size - 1)
-    keep = ~removed
-    keep[order[:number]] = False
+    size = _join_sizes(sizes, lengths)
+    allowed = join_candidates(lengths, candidates)
+    keep = np.ones(flat.size, bool) if allowed is None else allowed.copy()
+    zeros -= _within(size, ~keep)
+    if zeros > 0 and keep.any():
+        _remove_lowest(keep, flat, size, zeros, stay)
     return np.split(keep, np.cumsum(lengths)[:-1])
 
 
-def _removed(lengths, candidates):
-    allowed = candidates or [None] * len(lengths)
+def _join_sizes(sizes, lengths):
     return np.concatenate(
-        [
-            np.zeros(n, bool) if a is None else ~a
-            for n, a in zip(lengths, allowed, strict=True)
-        ]
+        [np.broadcast_to(s, n) for s, n in zip(sizes, lengths, strict=True)]
+    )
+
+
+def _within(size, chosen):
+    """Returns how many weights the chosen units have."""
+    return int((size * chosen).sum())  # many times faster than `size[chosen]`
+
+
+def _remove_lowest(keep, flat, size, zeros, stay):
+    """Takes the lowest units, with so many weights, out of those that are kept."""
+    share = zeros / _within(size, keep)
+    most = max(np.count_nonzero(keep) - stay, 0)
+    infinity = flat.dtype.type(np.inf)
+    for low, high in (_guess(keep, flat, size, share), (-infinity, infinity)):
+        # All below the bracket go; only what is inside has to be put in order.
+        below = keep & (flat < low)
+        inside = np.flatnonzero(keep & (flat <= high) & ~below)
+        gone, left = np.count_nonzero(below), zeros - _within(size, below)
+        if gone <= most and 0 <= left <= size[inside].sum():
+            break
+    inside = inside[::-1]  # of equal scores the higher index goes first
+    order = inside[np.argsort(flat[inside], kind="stable")]
+    borders = np.cumsum(size[order]) - size[order] / 2
+    number = np.searchsorted(borders, left, side="right")
+    keep &= ~below
+    keep[order[: min(number, most - gone)]] = False
+
+
+def _guess(keep, flat, size, share):
+    """Returns two scores around the border, where a sample sees it."""
+    sample = np.flatnonzero(keep)[::_STRIDE]
+    sample = sample[np.argsort(flat[sample])]
+    place = np.searchsorted(np.cumsum(size[sample]), share * size[sample].sum())
+    # Four standard deviations, and room for what a sample misses at either end.
+    margin = 8 + int(4 * (sample.size * share * max(0, 1 - share)) ** 0.5)
+    infinity = flat.dtype.type(np.inf)
+    return (
+        flat[sample[place - margin]] if place >= margin else -infinity,
+        flat[sample[place + margin]] if place + margin < sample.size else infinity,
     )

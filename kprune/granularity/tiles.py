@@ -1,0 +1,117 @@
+"""Units that are tiles: boxes of one size, into which a weight is cut."""
+
+import functools
+import math
+
+import numpy as np
+
+from kprune.granularity.base import Granularity, Units
+
+_SHORT = 16  # NumPy is slow on many runs that short, and faster place by place.
+
+
+def tiled(scores, tile):
+    """Returns the tiles of a weight, in C order.
+
+    The tiles begin at index 0 of each axis. Where a length does not divide, those at
+    the far edge are smaller. A tile's score is the mean over its own weights, so that
+    tiles of different sizes can be ranked together.
+
+    Args:
+        scores: Float array.
+        tile: Sequence of ints of 1 or more, the size of a tile along each axis. A
+            size that exceeds the axis means all of it.
+
+    Returns:
+        `Units`.
+
+    Example:
+    >>> units = tiled(np.array([[1.0, 3.0], [5.0, 7.0], [9.0, 4.0]]), (2, 1))
+    >>> units.scores, units.sizes.tolist()
+    (array([3., 5., 9., 4.]), [2, 2, 1, 1])
+    >>> units.expand(np.array([False, True, True, False]))
+    array([[False,  True],
+           [False,  True],
+           [ True, False]])
+    """
+    shape = scores.shape
+    tile = tuple(map(min, tile, shape))
+    sizes = _sizes(shape, tile)
+    total = _merge(np.add, scores, tile).reshape(-1)
+
+    def collapse(mask):
+        return _merge(np.logical_or, mask, tile).reshape(-1)
+
+    return Units(
+        np.divide(total, sizes, dtype=total.dtype),
+        functools.partial(_expand, shape, tile),
+        sizes,
+        collapse,
+    )
+
+
+def _expand(shape, tile, keep):
+    counts = [-(-n // t) for n, t in zip(shape, tile, strict=True)]
+    mask = keep.reshape(counts)
+    for axis, (size, length) in enumerate(zip(shape, tile, strict=True)):
+        if length > 1:
+            whole = np.repeat(mask, length, axis)
+            mask = whole[(slice(None),) * axis + (slice(size),)]
+    return np.ascontiguousarray(mask)
+
+
+def _sizes(shape, tile):
+    """Returns how many weights each tile has: an int if all have as many."""
+    if not any(n % t for n, t in zip(shape, tile, strict=True)):
+        return math.prod(tile)
+    lengths = [
+        np.minimum(t, n - np.arange(0, n, t, dtype="int32"))
+        for n, t in zip(shape, tile, strict=True)
+    ]
+    return functools.reduce(np.multiply.outer, lengths).reshape(-1)
+
+
+def _merge(ufunc, array, tile):
+    for axis, length in enumerate(tile):
+        if length > 1:
+            array = _merge_runs(ufunc, array, length, axis)
+    return array
+
+
+def _merge_runs(ufunc, array, length, axis):
+    """Reduces runs of a length along an axis, and the shorter run at its end."""
+    size = array.shape[axis]
+    whole, rest = np.split(array, [size - size % length], axis)
+    runs = (size // length, length)
+    runs = whole.reshape(array.shape[:axis] + runs + array.shape[axis + 1 :])
+    if length <= _SHORT and axis == array.ndim - 1:
+        merged = functools.reduce(ufunc, np.moveaxis(runs, axis + 1, 0))
+    else:
+        merged = ufunc.reduce(runs, axis=axis + 1)
+    if not rest.size:
+        return merged
+    return np.concatenate([merged, ufunc.reduce(rest, axis=axis, keepdims=True)], axis)
+
+
+class Tiled(Granularity):
+    """Base of granularities whose units are tiles of one weight.
+
+    A subclass defines `tile(shape)`.
+    """
+
+    def tile(self, shape):
+        """Returns the size of a tile.
+
+        Args:
+            shape: Tuple of two ints or more, `(..., inputs, outputs)`.
+
+        Returns:
+            Sequence of ints, one an axis.
+        """
+        raise NotImplementedError(f"{type(self).__name__} defines no `tile`.")
+
+    def units(self, scores, mask=None):
+        """Returns the tiles in C order; a vector is one input of many outputs."""
+        missing = max(0, 2 - scores.ndim)
+        tile = self.tile((1,) * missing + scores.shape)
+        return tiled(scores, tile[missing:])

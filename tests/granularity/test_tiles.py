@@ -1,0 +1,227 @@
+import itertools
+
+import numpy as np
+import pytest
+
+import kprune
+from kprune.granularity import tiled
+
+
+def tile_numbers(shape, tile):
+    """The number of each weight's tile, by integer division of its indices."""
+    tile = np.minimum(tile, shape)
+    places = [i // t for i, t in zip(np.indices(shape), tile, strict=True)]
+    counts = [-(-n // t) for n, t in zip(shape, tile, strict=True)]
+    return np.ravel_multi_index(places, counts)
+
+
+CASES = [
+    ((8, 3), (4, 1)),
+    ((7, 3), (4, 1)),
+    ((3, 5), (16, 1)),
+    ((5, 7), (2, 3)),
+    ((40, 40), (20, 17)),
+    ((2, 3, 6, 5), (1, 1, 4, 2)),
+    ((2, 3, 4, 5), (2, 3, 1, 1)),
+    ((2, 3, 4, 5), (2, 3, 4, 1)),
+    ((9,), (4,)),
+]
+
+
+@pytest.mark.parametrize(("shape", "tile"), CASES)
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_tiles_are_the_boxes_that_indices_fall_into(shape, tile, dtype):
+    scores = np.random.default_rng(0).normal(size=shape).astype(dtype)
+    owner = tile_numbers(shape, tile)
+    sizes = np.bincount(owner.ravel())
+
+    units = tiled(scores, tile)
+
+    expected = np.bincount(owner.ravel(), scores.ravel()) / sizes
+    np.testing.assert_allclose(units.scores, expected, rtol=1e-5, atol=1e-6)
+    np.testing.assert_array_equal(np.broadcast_to(units.sizes, sizes.shape), sizes)
+    assert units.scores.dtype == dtype
+    for seed in range(3):
+        keep = np.random.default_rng(seed).random(len(sizes)) < 0.4
+        mask = units.expand(keep)
+        np.testing.assert_array_equal(mask, keep[owner])
+        assert mask.flags.c_contiguous
+
+
+@pytest.mark.parametrize(("shape", "tile"), CASES)
+def test_a_tile_is_left_if_one_of_its_weights_is(shape, tile):
+    mask = np.random.default_rng(1).random(shape) < 0.2
+    owner = tile_numbers(shape, tile)
+
+    kept = tiled(np.zeros(shape, "float32"), tile).kept(mask)
+
+    np.testing.assert_array_equal(
+        kept, np.bincount(owner[mask], minlength=len(kept)) > 0
+    )
+
+
+def test_sizes_are_one_number_where_all_tiles_are_whole():
+    assert tiled(np.ones((8, 6)), (4, 3)).sizes == 12
+    assert tiled(np.ones((9, 6)), (4, 3)).sizes.tolist() == [12, 12, 12, 12, 3, 3]
+
+
+# Masks written out
+
+
+def test_block_mask_keeps_the_heaviest_block():
+    scores = np.array([[1, 1, 5, 5], [1, 1, 5, 5.0]])
+
+    mask = kprune.compute_mask(scores, 0.5, granularity=kprune.Block(2, 2))
+
+    np.testing.assert_array_equal(mask, [[0, 0, 1, 1]] * 2)
+
+
+def test_rows_of_a_block_run_along_the_inputs():
+    scores = np.array([[1, 9], [2, 1], [9, 3], [9, 9.0]])
+
+    mask = kprune.compute_mask(scores, 0.5, granularity=kprune.Block(2, 1))
+
+    np.testing.assert_array_equal(mask, [[0, 0], [0, 0], [1, 1], [1, 1]])
+
+
+def test_a_block_at_the_edge_is_ranked_by_the_mean_over_its_own_weights():
+    scores = np.array([[3, 4], [3, 4], [3, 4], [5, 1.0]])
+
+    mask = kprune.compute_mask(scores, 2 / 8, granularity=kprune.Block(3, 1))
+
+    # To remove 2 of 8: the edge of 1 (mean 1) goes, the next block would make it 4.
+    np.testing.assert_array_equal(mask, [[1, 1], [1, 1], [1, 1], [1, 0]])
+
+
+def test_blocks_of_a_convolution_lie_within_one_place_of_its_kernel():
+    scores = np.zeros((2, 1, 4, 1))
+    scores[0, 0, :, 0] = [1, 1, 4, 4]
+    scores[1, 0, :, 0] = [3, 3, 2, 2]
+
+    mask = kprune.compute_mask(scores, 0.5, granularity=kprune.Block(2, 1))
+
+    np.testing.assert_array_equal(mask[:, 0, :, 0], [[0, 0, 1, 1], [1, 1, 0, 0]])
+
+
+SCORES = np.array([[1, 2, 9], [3, 9, 1.0]])
+
+
+@pytest.mark.parametrize(
+    ("granularity", "sparsity", "expected"),
+    [
+        (kprune.Vector(-2), 1 / 3, [[0, 1, 1], [0, 1, 1]]),
+        (kprune.Vector(-1), 1 / 2, [[0, 0, 0], [1, 1, 1]]),
+        (kprune.Channel(-1), 1 / 3, [[0, 1, 1], [0, 1, 1]]),
+        (kprune.Channel(-2), 1 / 2, [[0, 0, 0], [1, 1, 1]]),
+        (kprune.Kernel(), 1 / 2, [[0, 0, 1], [1, 1, 0]]),
+    ],
+    ids=repr,
+)
+def test_lines_and_channels_of_a_matrix(granularity, sparsity, expected):
+    mask = kprune.compute_mask(SCORES, sparsity, granularity=granularity)
+
+    np.testing.assert_array_equal(mask, expected)
+
+
+@pytest.mark.parametrize(
+    ("granularity", "units"),
+    [
+        (kprune.Vector(-2), 2 * 3 * 5),
+        (kprune.Vector(-1), 2 * 3 * 4),
+        (kprune.Kernel(), 4 * 5),
+        (kprune.Channel(-1), 5),
+        (kprune.Channel(-2), 4),
+        (kprune.Block(4, 5), 2 * 3),
+        (kprune.Block(3, 2), 2 * 3 * 2 * 3),
+    ],
+    ids=repr,
+)
+def test_number_of_units_of_a_convolution(granularity, units):
+    scores = np.ones((2, 3, 4, 5), "float32")
+
+    assert granularity.units(scores).scores.size == units
+
+
+@pytest.mark.parametrize(
+    "granularity",
+    [kprune.Block(3, 1), kprune.Vector(), kprune.Kernel(), kprune.Channel(-2)],
+    ids=repr,
+)
+def test_a_vector_of_weights_is_one_input_of_many_outputs(granularity):
+    scores = np.array([3, 1, 2.0])
+
+    keep = granularity.units(scores)
+
+    if granularity == kprune.Channel(-2):
+        np.testing.assert_array_equal(keep.scores, [2])
+    else:
+        np.testing.assert_array_equal(keep.scores, scores)
+
+
+@pytest.mark.parametrize(("rows", "columns"), [(0, 1), (1, -1), (1.5, 1), (4, None)])
+def test_blocks_without_a_size_are_refused(rows, columns):
+    with pytest.raises(ValueError, match="must be an int of 1 or more"):
+        kprune.Block(rows, columns)
+
+
+@pytest.mark.parametrize("make", [kprune.Channel, kprune.Vector, kprune.NofM])
+def test_axes_other_than_inputs_and_outputs_are_refused(make):
+    with pytest.raises(ValueError, match=r"axis=0 must be -1 \(the outputs\) or -2"):
+        make(axis=0)
+
+
+# Counts
+
+
+@pytest.mark.parametrize("scope", ["layer_wise", "global"])
+@pytest.mark.parametrize("sparsity", [0.1, 0.5, 0.83])
+@pytest.mark.parametrize("block", [(4, 1), (3, 2), (16, 16)])
+def test_zeros_are_exact_to_half_a_block_whatever_divides(scope, sparsity, block):
+    rng = np.random.default_rng(0)
+    weights = [rng.normal(size=s) for s in ((33, 17), (64, 10), (3, 3, 7, 9))]
+
+    masks = list(
+        kprune.compute_masks(
+            weights, sparsity, granularity=kprune.Block(*block), scope=scope
+        )
+    )
+
+    groups = [masks] if scope == "global" else [[mask] for mask in masks]
+    for group in groups:
+        zeros = sum(np.count_nonzero(~mask) for mask in group)
+        size = sum(mask.size for mask in group)
+        assert abs(zeros - sparsity * size) <= block[0] * block[1] / 2 + 0.5
+
+
+@pytest.mark.parametrize(
+    "granularity",
+    [kprune.Block(4, 1), kprune.Block(3, 2), kprune.Vector(), kprune.Kernel()],
+    ids=repr,
+)
+def test_masks_nest_as_sparsity_grows_over_updates(granularity):
+    rng = np.random.default_rng(0)
+    weights, masks = [rng.normal(size=s) for s in ((13, 7), (3, 3, 5, 6))], None
+
+    for sparsity in (0.0, 0.3, 0.31, 0.6, 0.9):
+        weights = [w + rng.normal(size=w.shape) for w in weights]
+        new = list(
+            kprune.compute_masks(
+                weights, sparsity, granularity=granularity, masks=masks
+            )
+        )
+        for before, after in itertools.zip_longest(masks or new, new):
+            assert (before >= after).all()
+        masks = new
+
+
+def test_of_a_block_that_stays_no_removed_weight_comes_back():
+    mask = np.array([[True], [False], [True], [True]])
+
+    (new,) = kprune.compute_masks(
+        [np.array([[9.0], [0], [1], [1]])],
+        0.5,
+        granularity=kprune.Block(2, 1),
+        masks=[mask],
+    )
+
+    np.testing.assert_array_equal(new.T, [[1, 0, 0, 0]])
