@@ -1,0 +1,20 @@
+"""Scopes: which units compete with each other for survival."""
+
+from kprune.scopes.base import Contender, Scope, zeros_wanted
+from kprune.scopes.layer_wise import ERK, ErdosRenyi, LayerWise
+from kprune.scopes.per_layer import PerLayer
+from kprune.scopes.sparing import Sparing
+from kprune.scopes.together import Global, Threshold
+
+__all__ = [
+    "ERK",
+    "Contender",
+    "ErdosRenyi",
+    "Global",
+    "LayerWise",
+    "PerLayer",
+    "Scope",
+    "Sparing",
+    "Threshold",
+    "zeros_wanted",
+]

@@ -1,0 +1,105 @@
+"""The scope that takes the sparsity of each layer from the user."""
+
+import fnmatch
+import math
+
+from kprune.arguments import check_sparsity
+from kprune.registry import register
+from kprune.scopes.base import Scope, keep_best
+
+
+@register("scopes")
+class PerLayer(Scope):
+    """Prunes every layer to the sparsity that is given for it.
+
+    The sparsities given are final ones: let the schedule end at the highest of them.
+    While it rises, all rise in proportion.
+
+    Args:
+        sparsities: Dict from a name to a float in [0, 1). A name is that of a layer
+            (`"block_1"`), of a weight (`"block_1/kernel"`), or a pattern for either
+            (`"block_*"`). An exact name counts before a pattern, and of several
+            patterns the first.
+        default: Float in [0, 1), for layers that no name matches. Defaults to 0:
+            they stay dense.
+
+    Raises:
+        ValueError: If a sparsity is out of range; before training, if a name matches
+            nothing, or the schedule ends elsewhere.
+
+    Example:
+    >>> import numpy as np
+    >>> from kprune.scopes import Contender
+    >>> scores = np.arange(8.0)
+    >>> contenders = [Contender(scores, name=f"{n}/kernel") for n in ("a", "head")]
+    >>> scope = PerLayer({"head": 0.25}, default=0.75)
+    >>> [int(k.sum()) for k in scope(contenders, sparsity=0.75)]
+    [2, 6]
+    """
+
+    def __init__(self, sparsities, default=0.0):
+        self.sparsities = {
+            name: check_sparsity(f"The sparsity of {name!r}", sparsity)
+            for name, sparsity in dict(sparsities).items()
+        }
+        self.default = check_sparsity("default", default)
+
+    def get_config(self):
+        return {"sparsities": dict(self.sparsities), "default": self.default}
+
+    def __call__(self, contenders, sparsity):
+        """Yields the units of each weight that stay, weight after weight."""
+        final = self._final(contenders)
+        rise = sparsity / (max(final) or 1)
+        for contender, own in zip(contenders, final, strict=True):
+            yield keep_best([contender], rise * own)[0]
+
+    def asked(self, contenders, sparsity):
+        """Returns the mean of the sparsities, weighed by the sizes of the weights."""
+        final = self._final(contenders)
+        zeros = sum(c.size * own for c, own in zip(contenders, final, strict=True))
+        size = sum(c.size for c in contenders)
+        return sparsity / (max(final) or 1) * zeros / size
+
+    def check(self, contenders, sparsity):
+        """Raises for names without a layer, and what can't be reached."""
+        final = self._final(contenders)
+        for contender, own in zip(contenders, final, strict=True):
+            if own > contender.reachable:
+                raise ValueError(
+                    f"PerLayer asks for a sparsity of {own:g} in {contender.name!r}, "
+                    f"which may be given {contender.reachable:g} at most. Lower it, or "
+                    "take another granularity."
+                )
+        if not math.isclose(sparsity, max(final)):
+            raise ValueError(
+                f"The schedule rises to a sparsity of {sparsity:g}, and the highest in "
+                f"{self!r} is {max(final):g}. Let the schedule end there, so that each "
+                "layer reaches its own."
+            )
+
+    def _final(self, contenders):
+        """Returns the sparsity given for each weight."""
+        names = [_names_of(c.name) for c in contenders]
+        known = [name for of_weight in names for name in of_weight]
+        for name in self.sparsities:
+            if not fnmatch.filter(known, name):
+                layers = dict.fromkeys(of_weight[0] for of_weight in names)
+                raise ValueError(
+                    f"PerLayer got the name {name!r}, which matches nothing that is "
+                    f"being pruned. These are {', '.join(map(repr, layers))}. Mend the "
+                    "name, or use a pattern such as 'block_*'."
+                )
+        return [self._find(of_weight) for of_weight in names]
+
+    def _find(self, names):
+        exact = [n for n in reversed(names) if n in self.sparsities]
+        patterns = [p for p in self.sparsities if fnmatch.filter(names, p)]
+        found = [self.sparsities[name] for name in exact + patterns]
+        return found[0] if found else self.default
+
+
+def _names_of(name):
+    """Returns what a weight may be called: `a/b/kernel` is in `a`, and in `a/b`."""
+    parts = name.split("/")
+    return ["/".join(parts[: i + 1]) for i in range(len(parts))]
