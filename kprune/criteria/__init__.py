@@ -7,8 +7,23 @@ from kprune.criteria.activations import (
     Wanda,
 )
 from kprune.criteria.base import Criterion
+from kprune.criteria.gradients import (
+    SNIP,
+    Fisher,
+    GradientMagnitude,
+    GraSP,
+    Movement,
+    SquaredTaylor,
+    SynFlow,
+    Taylor,
+)
 from kprune.criteria.units import BatchNormScale, GeometricMedian, UnitCriterion
-from kprune.criteria.weights import Magnitude
+from kprune.criteria.weights import (
+    LayerAdaptive,
+    Magnitude,
+    Random,
+    SquaredMagnitude,
+)
 
 __all__ = [
     "APoZ",
@@ -16,8 +31,19 @@ __all__ = [
     "ActivationPercentile",
     "BatchNormScale",
     "Criterion",
+    "Fisher",
     "GeometricMedian",
+    "GraSP",
+    "GradientMagnitude",
+    "LayerAdaptive",
     "Magnitude",
+    "Movement",
+    "Random",
+    "SNIP",
+    "SquaredMagnitude",
+    "SquaredTaylor",
+    "SynFlow",
+    "Taylor",
     "UnitCriterion",
     "Wanda",
 ]

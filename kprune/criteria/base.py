@@ -11,10 +11,26 @@ class Criterion(Configurable):
     it has named in `requires`; it returns a float array of the weight's shape, and
     changes none of its inputs.
 
+    Evidence that `kprune.calibration` gathers over the calibration data, each an
+    array of the weight's shape unless said otherwise, all of the loss:
+
+    | kind | what it is |
+    | --- | --- |
+    | `"gradient"` | mean gradient `g` |
+    | `"absolute_gradient"` | mean of `abs(g)` over batches |
+    | `"squared_gradient"` | mean of `g ** 2` over batches |
+    | `"example_squared_gradient"` | mean of `g ** 2` over single examples |
+    | `"hessian_gradient"` | Hessian times mean gradient, in a second pass |
+    | `"total_saliency"` | float, the sum of `abs(w * g)` over all pruned weights |
+
+    Without data there are `"name"`, a string that tells weights apart;
+    `"synaptic_flow"`, the derivative of `SynFlow`; `"movement"`, the sum of
+    `-w * g` over the training steps so far.
+
     Attributes:
         requires: Tuple of strings, the evidence that it needs beside the weight:
-            `"name"` (a string that tells weights apart), and what
-            `kprune.calibration` gathers. Defaults to none.
+            these kinds, those of activations, and what a function under
+            `kprune.calibration.gathers` adds. Defaults to none.
         elementwise: Bool, whether the score of a weight depends on that weight and
             on the evidence at its place alone. Such scores are computed piece by
             piece, so that no copy of a whole kernel's scores is ever held. Defaults
@@ -25,12 +41,15 @@ class Criterion(Configurable):
 
     Example:
     >>> import numpy as np
-    >>> class SignedSize(Criterion):
+    >>> from kprune import register
+    >>> @register("criteria")
+    ... class AwayFromZero(Criterion):
+    ...     requires = ("gradient",)
     ...     elementwise = True
-    ...     def __call__(self, weight):
-    ...         return weight
-    >>> SignedSize()(np.array([1.0, -3.0], "float32"))
-    array([ 1., -3.], dtype=float32)
+    ...     def __call__(self, weight, *, gradient):
+    ...         return -weight * gradient
+    >>> AwayFromZero()(np.array([1.0, -3.0]), gradient=np.array([0.5, 0.5]))
+    array([-0.5,  1.5])
     """
 
     requires = ()
