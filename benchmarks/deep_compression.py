@@ -61,27 +61,6 @@ class Recipe:
     sharing: Training
 
 
-class LayerAdaptive(kprune.Criterion):
-    """Scores a weight by its share in the energy of those that are not smaller.
-
-    Ranked together, layers are then pruned by how much of each of them is lost, not
-    by how large their weights happen to be: more of the convolutions stays, whose
-    positions cost the fewest bits.
-
-    Reference:
-        Lee et al., "Layer-adaptive sparsity for the magnitude-based pruning", ICLR
-        2021.
-    """
-
-    def __call__(self, weight):
-        energy = np.square(weight.ravel(), dtype="float64")
-        order = np.argsort(energy)
-        remaining = np.cumsum(energy[order][::-1])[::-1]
-        scores = np.zeros_like(energy)
-        scores[order] = energy[order] / np.maximum(remaining, 1e-300)
-        return scores.reshape(weight.shape)
-
-
 def lenet_300_100():
     layers = keras.layers
     return keras.Sequential(
@@ -142,7 +121,7 @@ def train_and_prune(recipe, data, seed):
         recipe.sparsity, begin_step=steps // 10, end_step=steps * 6 // 10
     )
     pruning = kprune.PruningCallback(
-        schedule, criterion=LayerAdaptive(), scope="global"
+        schedule, criterion="layer_adaptive", scope="global"
     )
     fit(model, recipe.pruning, data, distillation, callbacks=[pruning], seed=seed)
     plain = recipe.build()

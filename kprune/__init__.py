@@ -4,14 +4,26 @@ from kprune.after_pruning import AfterPruning
 from kprune.callbacks import PruningCallback
 from kprune.compress import ArchiveError, ArchiveReport, load_archive, save_archive
 from kprune.compress.sharing import share_weights
+from kprune.constraints import L0Budget
 from kprune.criteria import (
+    SNIP,
     ActivationMean,
     ActivationPercentile,
     APoZ,
     BatchNormScale,
     Criterion,
+    Fisher,
     GeometricMedian,
+    GradientMagnitude,
+    GraSP,
+    LayerAdaptive,
     Magnitude,
+    Movement,
+    Random,
+    SquaredMagnitude,
+    SquaredTaylor,
+    SynFlow,
+    Taylor,
     UnitCriterion,
     Wanda,
 )
@@ -24,10 +36,23 @@ from kprune.export import (
     TFLite,
     export,
 )
-from kprune.granularity import Channel, Element, Granularity
+from kprune.granularity import (
+    AttentionHead,
+    Block,
+    Channel,
+    Element,
+    Granularity,
+    Kernel,
+    NofM,
+    Tie,
+    Units,
+    Vector,
+)
 from kprune.inspection import is_pruned
+from kprune.layout import Layout
 from kprune.mask_store import set_clock
 from kprune.masks import compute_mask, compute_masks
+from kprune.penalize import penalize
 from kprune.pruned_model import PrunedModel
 from kprune.pruner import Pruner
 from kprune.quantize import (
@@ -37,9 +62,32 @@ from kprune.quantize import (
     quantize_aware,
 )
 from kprune.registry import register
+from kprune.regrowth import SET, DynamicNetworkSurgery, Regrowth, RigL
+from kprune.regularizers import GroupLasso, Penalties
 from kprune.report.summary import summary
-from kprune.schedules import ConstantSchedule, PolynomialSchedule, Schedule
-from kprune.scopes import Global, LayerWise, Scope
+from kprune.rewinding import Rewind
+from kprune.rollback import Rollback
+from kprune.schedules import (
+    ConstantSchedule,
+    CosineSchedule,
+    CyclicSchedule,
+    ExponentialSchedule,
+    IterativeSchedule,
+    LinearSchedule,
+    PolynomialSchedule,
+    Schedule,
+    TwoStageSchedule,
+)
+from kprune.scopes import (
+    ERK,
+    ErdosRenyi,
+    Global,
+    LayerWise,
+    PerLayer,
+    Scope,
+    Sparing,
+    Threshold,
+)
 from kprune.surgery import prune, strip
 from kprune.targets import (
     check_tflm,
@@ -60,29 +108,68 @@ __all__ = [
     "Archive",
     "ArchiveError",
     "ArchiveReport",
+    "AttentionHead",
     "BatchNormScale",
+    "Block",
     "Channel",
     "ConstantSchedule",
+    "CosineSchedule",
     "Criterion",
+    "CyclicSchedule",
+    "DynamicNetworkSurgery",
+    "ERK",
     "Element",
+    "ErdosRenyi",
+    "ExponentialSchedule",
     "ExportError",
     "ExportReport",
+    "Fisher",
     "Format",
     "GeometricMedian",
     "Global",
+    "GraSP",
+    "GradientMagnitude",
     "Granularity",
+    "GroupLasso",
+    "IterativeSchedule",
+    "Kernel",
+    "L0Budget",
+    "LayerAdaptive",
     "LayerWise",
+    "Layout",
+    "LinearSchedule",
     "Magnitude",
+    "Movement",
+    "NofM",
+    "Penalties",
+    "PerLayer",
     "PolynomialSchedule",
     "PrunedModel",
     "Pruner",
     "PruningCallback",
     "PruningWrapper",
+    "Random",
+    "Regrowth",
+    "Rewind",
+    "RigL",
+    "Rollback",
+    "SET",
+    "SNIP",
     "SavedModel",
     "Schedule",
     "Scope",
+    "Sparing",
+    "SquaredMagnitude",
+    "SquaredTaylor",
+    "SynFlow",
     "TFLite",
+    "Taylor",
+    "Threshold",
+    "Tie",
+    "TwoStageSchedule",
     "UnitCriterion",
+    "Units",
+    "Vector",
     "Wanda",
     "check_tflm",
     "check_xnnpack",
@@ -94,6 +181,7 @@ __all__ = [
     "fold_batch_normalization",
     "is_pruned",
     "load_archive",
+    "penalize",
     "predict_speedup",
     "prune",
     "quantize_aware",

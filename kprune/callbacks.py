@@ -6,10 +6,20 @@ import warnings
 
 import keras
 
-from kprune import registry
-from kprune.mask_store import clock_of, plan_of, set_plan
-from kprune.pruner import Pruner, check_pruned, check_start
-from kprune.schedules import PolynomialSchedule, check_sparsity
+from kprune import announcements, registry
+from kprune.planning import make_plan
+from kprune.preflight import (
+    as_criterion,
+    check_parts,
+    check_pruned,
+    check_start,
+    frozen,
+)
+from kprune.pruner import Pruner, kinds_to_follow
+from kprune.rollback import Guard, Rollback
+from kprune.schedules import check_sparsity
+from kprune.tracking import follow
+from kprune.updates import Updater
 
 
 class PruningCallback(keras.callbacks.Callback):
@@ -24,13 +34,18 @@ class PruningCallback(keras.callbacks.Callback):
         schedule: A `Schedule`, or a float as its short form: the sparsity that a
             polynomial schedule reaches after three quarters of the optimizer
             steps that the first `fit` plans.
-        criterion: Name or object, how weights are scored. Defaults to
-            `"magnitude"`.
+        criterion: Name, object or function of a weight, how weights are scored.
+            Defaults to `"magnitude"`.
         scope: Name or object, which weights compete: `"layer_wise"` or
             `"global"`. Defaults to `"layer_wise"`.
         calibration_data: Examples for a criterion that looks at gradients or
             activations: a pair of arrays `(x, y)`, a batched `tf.data.Dataset` or a
             `keras.utils.PyDataset`. A few hundred do. Defaults to none.
+        regrowth: Name or object, how removed weights come back: `kprune.SET()`,
+            `kprune.RigL()`, `kprune.DynamicNetworkSurgery()`; or `kprune.Rewind()`,
+            by which kept weights start over. Defaults to none.
+        rollback: `kprune.Rollback`, how much a metric may suffer before pruning goes
+            back and stops. Defaults to none: it does not look.
         start: `"model"`: the schedule's steps count from when the model was
             first pruned, over all runs. `"fit"`: from the start of each `fit`.
             Defaults to `"model"`.
@@ -60,6 +75,8 @@ class PruningCallback(keras.callbacks.Callback):
         criterion="magnitude",
         scope="layer_wise",
         calibration_data=None,
+        regrowth=None,
+        rollback=None,
         start="model",
     ):
         super().__init__()
@@ -69,13 +86,20 @@ class PruningCallback(keras.callbacks.Callback):
             self._final_sparsity = check_sparsity("The sparsity", schedule)
         else:
             self.schedule = registry.get("schedules", schedule)
-            self._final_sparsity = self.schedule(self.schedule.end_step)
-        self.criterion = registry.get("criteria", criterion)
+        self.criterion = as_criterion(criterion)
         self.scope = registry.get("scopes", scope)
         self.calibration_data = calibration_data
+        self.regrowth = regrowth and registry.get("regrowths", regrowth)
+        if rollback is not None and not isinstance(rollback, Rollback):
+            raise ValueError(
+                f"Expected rollback=kprune.Rollback(monitor, tolerance), got "
+                f"{rollback!r}."
+            )
+        self.rollback = rollback
         check_start(start)
         self.start = start
         self._pruner = None
+        self._guard = None
         self._others = []
         self._reporter = None
 
@@ -116,9 +140,15 @@ class PruningCallback(keras.callbacks.Callback):
             callback_list.callbacks.append(self._reporter)
 
     def on_train_begin(self, logs=None):
-        """Checks that there is something to prune."""
+        """Checks what can be known before any training, and prepares its step."""
         check_pruned(self.model)
-        self._pruner = None
+        is_known = self.schedule is not None
+        highest = self.schedule.highest if is_known else self._final_sparsity
+        parts = (self.criterion, self.scope, self.regrowth)
+        check_parts(self.model, *parts, highest)
+        Updater(self.model, *parts, self.calibration_data)
+        follow(self.model, kinds_to_follow(self.criterion, self.regrowth))
+        self._pruner = self._guard = None
         self._next_look, self._looked = 0, None
 
     def on_epoch_begin(self, epoch, logs=None):
@@ -161,6 +191,10 @@ class PruningCallback(keras.callbacks.Callback):
         if self._no_batch_follows():
             self._last_step()
         self._pruner.synchronize()
+        if self._guard is not None:
+            said = self._guard.judge(logs or {})
+            if said:
+                self._say(said)
         if logs is not None:
             logs["sparsity"] = self._pruner.sparsity
 
@@ -185,140 +219,63 @@ class PruningCallback(keras.callbacks.Callback):
         """Says what was reached, and warns if it is less than was asked for."""
         if self._pruner is None:
             return
-        reached = self._pruner.measure()
+        reached, held = self._pruner.measure(), self._pruner.held
         done = self._pruner.clock - self._pruner.origin
-        if done >= self.schedule.end_step:
-            asked = self._final_sparsity
-            self._say(f"asked for sparsity {asked:g}, reached {reached:.4g}.")
-            return
-        warnings.warn(
-            f"Training ended at step {done}, before the schedule's end at step "
-            f"{self.schedule.end_step}: asked for sparsity "
-            f"{self._final_sparsity:g}, reached {reached:.4g}. Train longer "
-            "(the schedule goes on where it stands) or lower `end_step`.",
-            stacklevel=2,
-        )
+        if done >= self.schedule.end_step or held:
+            parts = (self.schedule, self._finder())
+            self._say(announcements.describe_result(*parts, reached, held))
+        else:
+            announcements.warn_of_early_end(self.schedule, done, reached)
 
     def _no_batch_follows(self):
         return self._is_last_epoch or self.model.stop_training
 
     def _make_plan(self, epoch):
         """Settles schedule and origin, now that the clock is what it will be."""
-        clock = clock_of(self.model)
-        remaining = self._remaining_steps(epoch)
-        # A plan that was stored is that of a run that is now resumed, if the clock
-        # stands within it; otherwise a new one begins, whatever `initial_epoch` is.
-        began, end = plan_of(self.model)
-        if epoch == 0 or not _lies_within(clock, began, end):
-            began = clock
-            end = None if remaining is None else clock + remaining
-            set_plan(self.model, began, end)
-        origin = began if self.start == "fit" else 0
+        plan = make_plan(self.model, epoch, self.params, self.start)
         if self.schedule is None:
-            if end is None:
-                raise ValueError(
-                    f"PruningCallback({self._final_sparsity:g}) can't plan: the number "
-                    "of batches is unknown. Pass `steps_per_epoch` to `fit`, or give "
-                    "a schedule: kprune.PolynomialSchedule("
-                    f"{self._final_sparsity:g}, end_step=...)."
-                )
-            self.schedule = _short_form(
-                self._final_sparsity, began - origin, end - began
-            )
+            self.schedule = plan.short_form(self._final_sparsity)
         self._pruner = Pruner(
             self.model,
             self.schedule,
             criterion=self.criterion,
             scope=self.scope,
             calibration_data=self.calibration_data,
-            origin=origin,
+            regrowth=plan.regrowth(self.regrowth),
+            origin=plan.origin,
         )
-        self._announce(clock - origin, remaining)
-        self._warn_of_restorers(clock - origin, remaining)
-
-    def _remaining_steps(self, epoch):
-        """Returns the optimizer steps from `epoch` on, if one batch makes one."""
-        batches = self.params.get("steps")
-        if batches is None:
-            return None
-        optimizer = getattr(self.model, "optimizer", None)
-        optimizer = getattr(optimizer, "inner_optimizer", optimizer)
-        accumulated = getattr(optimizer, "gradient_accumulation_steps", None) or 1
-        return (self.params.get("epochs", epoch + 1) - epoch) * batches // accumulated
+        if self.rollback is not None:
+            self._guard = Guard(self.rollback, self._pruner)
+            last_batch = plan.step + (self.params.get("steps") or 1) - 1
+            due = self.schedule.last_due(last_batch)
+            self._guard.check_reference(0.0 if due is None else self.schedule(due))
+        self._announce(plan.step, plan.remaining)
 
     def _announce(self, step, remaining):
-        schedule = self.schedule
-        until = "an unknown number" if remaining is None else step + remaining
-        if step > schedule.end_step:
-            plan = f"holds sparsity {self._final_sparsity:g}, past its last update"
-        else:
-            plan = f"reaches sparsity {self._final_sparsity:g} at step"
-        self._say(
-            f"{plan} {schedule.end_step} of {until} (now at step {step}, updates every "
-            f"{schedule.frequency} from step {schedule.begin_step} on)."
-        )
-        frozen = self._pruner.frozen()
-        if frozen:
-            self._say(f"left alone, since frozen: {', '.join(frozen)}.")
-        if remaining is not None and step + remaining < schedule.end_step:
-            due = schedule.last_due(step + remaining)
-            reached = 0.0 if due is None else schedule(due)
-            warnings.warn(
-                f"The run is too short: it ends at step {step + remaining}, and the "
-                f"schedule at step {schedule.end_step}. Sparsity will reach "
-                f"{reached:.4g} of {self._final_sparsity:g}. Train longer, or lower "
-                "`end_step`.",
-                stacklevel=2,
-            )
+        parts = (self.schedule, self._finder())
+        self._say(announcements.describe_plan(*parts, step, remaining))
+        left_alone = frozen(self.model)
+        if left_alone:
+            self._say(f"left alone, since frozen: {', '.join(left_alone)}.")
+        announcements.warn_if_too_short(self.schedule, step, remaining)
+        end_step, epoch = self.schedule.end_step, self._epoch
 
-    def _warn_of_restorers(self, step, remaining):
-        if step >= self.schedule.end_step:
-            return
-        for callback in self._others:
-            if getattr(callback, "restore_best_weights", False):
-                option = "restore_best_weights=True"
-            elif getattr(callback, "save_best_only", False):
-                option = "save_best_only=True"
-            else:
-                continue
-            if self._starts_late(callback, step, remaining):
-                continue
-            name = type(callback).__name__
-            warnings.warn(
-                f"{name}({option}) may bring back weights from before step "
-                f"{self.schedule.end_step}, when the model is not yet as sparse as "
-                "asked for, since those score best. Let it watch from then on: "
-                f"kprune.AfterPruning({name}(...), pruning_callback).",
-                stacklevel=2,
-            )
+        def begins(other):
+            if remaining is None:
+                return None
+            return step + remaining * (other - epoch) // (self.params["epochs"] - epoch)
 
-    def _starts_late(self, callback, step, remaining):
-        """Tells whether a callback waits for the schedule's end by itself."""
-        first_epoch = getattr(callback, "start_from_epoch", 0)
-        if remaining is None or first_epoch == 0:
-            return False
-        epochs = self.params["epochs"] - self._epoch
-        waits = remaining * (first_epoch - self._epoch) // epochs
-        return step + waits >= self.schedule.end_step
+        if step < end_step:
+            announcements.warn_of_restorers(self._others, end_step, begins)
+
+    def _finder(self):
+        """Returns the part that finds a sparsity of its own, if there is one."""
+        parts = (self.scope, self.regrowth)
+        return next((p for p in parts if p is not None and not p.fixed_count), None)
 
     def _say(self, message):
         if self.params.get("verbose"):
             print(f"kprune: {message}")
-
-
-def _lies_within(step, began, end):
-    """Tells whether a plan that was stored is that of a run to be resumed."""
-    return began is not None and began <= step and (end is None or step < end)
-
-
-def _short_form(final_sparsity, begin_step, planned):
-    """Returns the schedule over the first three quarters of the planned steps."""
-    window = planned * 3 // 4
-    # At least some twenty updates, also in a short run.
-    frequency = min(100, max(1, window // 20))
-    return PolynomialSchedule(
-        final_sparsity, begin_step, end_step=begin_step + window, frequency=frequency
-    )
 
 
 def _callback_list():

@@ -146,6 +146,7 @@ def copy_state(source, target, ignore=()):
     Raises:
         CannotCopyError: If the two do not hold the same variables.
     """
+    ignore = [part for layer in ignore for part in layer._flatten_layers()]
     ignored = {id(v) for layer in ignore for v in layer.variables}
     ours = target.variables
     theirs = [v for v in source.variables if id(v) not in ignored]

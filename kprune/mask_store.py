@@ -19,6 +19,7 @@ from keras.saving import serialize_keras_object
 from kprune import prunable
 from kprune.clock import Clock, applying_optimizer
 from kprune.registry import register
+from kprune.tracked import Tracked
 
 
 @dataclasses.dataclass
@@ -33,6 +34,7 @@ class MaskedWeight:
         layer: The layer that owns the variable.
         name: String, what the weight is called beside those of other layers, such
             as `"block_1/query_dense/kernel"`.
+        tracked: The `Tracked` variables of the store.
     """
 
     path: str
@@ -40,6 +42,37 @@ class MaskedWeight:
     mask: object
     layer: keras.Layer
     name: str
+    tracked: Tracked
+
+    def held(self, weight):
+        """Returns a weight as it shall be after an update, and in a stripped model.
+
+        Other kinds of entries hold more than zeros.
+
+        Args:
+            weight: Tensor or variable of the weight's shape: the weight, or the
+                average that an optimizer keeps of it.
+
+        Returns:
+            Tensor like `weight`. What is held already comes back bit for bit.
+        """
+        return masked(weight, self.mask)
+
+    def track(self, kind, value):
+        """Makes the variable of a kind that belongs to this weight.
+
+        Args:
+            kind: String, what is tracked.
+            value: Array of the weight's shape, what it holds at first.
+        """
+        self.tracked.hold(self._name_of(kind), value)
+
+    def tracked_as(self, kind):
+        """Returns the variable of a kind that belongs to this weight, or `None`."""
+        return self.tracked.get(self._name_of(kind))
+
+    def _name_of(self, kind):
+        return self.mask.name.replace("mask", kind)
 
 
 @register("layers")
@@ -54,6 +87,7 @@ class MaskStore(keras.Layer):
         entries: List of `MaskedWeight`, empty until `attach`.
         clock: As given.
         granularity: As given.
+        tracked: `Tracked`, variables that only some methods need.
     """
 
     def __init__(self, granularity, clock=None, **kwargs):
@@ -67,6 +101,7 @@ class MaskStore(keras.Layer):
         self._undo = []
         self.step = self.clock.variable  # tracked here, so that they are saved
         self.plan = self.clock.plan
+        self.tracked = Tracked(name="tracked", dtype="float32")
 
     def attach(self, root, paths):
         """Makes the masks of a layer's weights and sets their constraints.
@@ -99,7 +134,8 @@ class MaskStore(keras.Layer):
             )
             setattr(self, mask.name, mask)  # as an attribute, for tf.train.Checkpoint
             name = path if isinstance(root, keras.Model) else f"{root.name}/{path}"
-            entry = MaskedWeight(path, variable, mask, found[path].layer, name)
+            layer = found[path].layer
+            entry = MaskedWeight(path, variable, mask, layer, name, self.tracked)
             variable.constraint = MaskConstraint(self, entry, variable.constraint)
             self.entries.append(entry)
         self.refuse_conversions(root)
@@ -152,10 +188,12 @@ class _Refusal:
 
 
 class MaskConstraint(keras.constraints.Constraint):
-    """Holds a pruned weight at zero after every optimizer update.
+    """Holds a weight as its entry says, after every optimizer update.
 
-    The user's own constraint runs first. The average that an optimizer with
-    `use_ema=True` keeps of the weight is masked too, and the clock is advanced.
+    The user's own constraint runs on what the mask leaves. The average that an
+    optimizer with `use_ema=True` keeps of the weight is held too, and the clock is
+    advanced. Where removed weights go on learning in a shadow, it takes up what they
+    have learnt.
 
     Args:
         store: The `MaskStore` of the weight.
@@ -175,10 +213,16 @@ class MaskConstraint(keras.constraints.Constraint):
         self.optimizer = applying_optimizer()
         average = average_of(self.entry.variable, self.optimizer)
         if average is not None:
-            average.assign(masked(average, self.entry.mask))
+            average.assign(self.entry.held(average))
+        learnt = weight
         if self.own is not None:
-            weight = self.own(weight)
-        return masked(weight, self.entry.mask)
+            # Of what is removed it sees nothing: a norm or a budget is of the rest.
+            weight = self.own(masked(weight, self.entry.mask))
+        shadow = self.entry.tracked_as("shadow")
+        if shadow is not None:
+            # A removed weight was zero, so that what it is now is how far it moved.
+            shadow.assign(tf.where(self.entry.mask, weight, shadow + learnt))
+        return self.entry.held(weight)
 
 
 def masked(weight, mask):
@@ -288,28 +332,3 @@ def set_clock(model, step):
         raise ValueError(f"step={step} must be 0 or more.")
     for store in stores(model):
         store.clock.variable.assign(step)
-
-
-def plan_of(model):
-    """Returns when the latest `fit` with pruning began and was to end.
-
-    Args:
-        model: A model that `kprune.prune` has made.
-
-    Returns:
-        Tuple of two ints, steps of the clock, each `None` if it is not known.
-    """
-    clock = max((store.clock for store in stores(model)), key=lambda c: c.steps)
-    return tuple(int(s) if s >= 0 else None for s in clock.plan.numpy())
-
-
-def set_plan(model, began, end):
-    """Notes in a pruned model when a `fit` began and when it is to end.
-
-    Args:
-        model: A model that `kprune.prune` has made. It is changed.
-        began: Int, step of the clock.
-        end: Int, step of the clock, or `None` if it is not known.
-    """
-    for store in stores(model):
-        store.clock.plan.assign([began, -1 if end is None else end])

@@ -1,14 +1,10 @@
 """`Pruner`: carries out the mask updates that a schedule asks for."""
 
-import numpy as np
-
-from kprune import mask_store, registry
-from kprune.calibration import Calibration
-from kprune.inspection import check_keras_model
-from kprune.layout import layout_of
-from kprune.masks import check_combination, compute_masks
-from kprune.scopes import Contender
-from kprune.weight_access import as_array, write, write_masked
+from kprune import mask_store, memory, registry
+from kprune.preflight import as_criterion, check_clocks, check_parts, check_pruned
+from kprune.tracking import follow
+from kprune.updates import Updater, fraction_removed
+from kprune.weight_access import as_array
 
 
 class Pruner:
@@ -20,26 +16,33 @@ class Pruner:
 
     Which update is due is decided by the clock alone, which counts optimizer
     steps and is saved with the model's weights. An update is repeatable: carried
-    out twice it changes nothing, and a weight once removed stays removed. So a
-    resumed run goes on where it stood.
+    out twice it changes nothing, and a weight once removed stays removed. Where a
+    regrowth, or a schedule that lowers sparsity, brings weights back, the model
+    remembers which update was the last. So a resumed run goes on where it stood.
 
     Args:
         model: A model that `kprune.prune` has made.
         schedule: A `Schedule`.
-        criterion: Name or object, how weights are scored. Defaults to
-            `"magnitude"`.
+        criterion: Name, object or function of a weight, how weights are scored.
+            Defaults to `"magnitude"`.
         scope: Name or object, which weights compete: `"layer_wise"` or
             `"global"`. Defaults to `"layer_wise"`.
         origin: Int, the clock from which the schedule's steps count. Defaults to
             0, when the model was first pruned; `pruner.clock` is the present.
         calibration_data: What `kprune.calibration.CalibrationData` takes: examples
             for a criterion that looks at gradients or activations. Defaults to none.
+        regrowth: Name or object, how removed weights come back, such as
+            `kprune.RigL(end_step=1000)`. Defaults to none: they don't.
+
+    Attributes:
+        held: Bool. Set it to `True` to have no more updates carried out.
+        sparsity: Float, the fraction of zeros after the latest update.
 
     Raises:
         TypeError: If `model` is no Keras 3 model.
         ValueError: If the model holds no masks, if an argument is unknown, if
-            criterion, granularity and scope have no meaning together, if the
-            sparsity can't be reached, or if calibration data is missing.
+            criterion, granularity, scope and regrowth have no meaning together, if
+            the sparsity can't be reached, or if calibration data is missing.
 
     Example:
     >>> import keras, kprune
@@ -61,18 +64,31 @@ class Pruner:
         scope="layer_wise",
         origin=0,
         calibration_data=None,
+        regrowth=None,
     ):
         check_pruned(model)
         self.model = model
         self.schedule = registry.get("schedules", schedule)
-        self.criterion = registry.get("criteria", criterion)
+        self.criterion = as_criterion(criterion)
         self.scope = registry.get("scopes", scope)
+        self.regrowth = regrowth and registry.get("regrowths", regrowth)
+        if self.regrowth is not None and self.regrowth.end_step is None:
+            raise ValueError(
+                f"{self.regrowth!r} does not say when it ends, and only a "
+                "PruningCallback knows how long training lasts. Give it an `end_step`."
+            )
         self.origin = origin
-        self.calibration = Calibration(model, self.criterion.requires, calibration_data)
+        self.held = False
+        self.sparsity = 0.0
+        self._check_parts()
+        self._updater = Updater(
+            model, self.criterion, self.scope, self.regrowth, calibration_data
+        )
+        follow(model, kinds_to_follow(self.criterion, self.regrowth))
         self._stores = mask_store.stores(model)
         self._clocks = {store.clock for store in self._stores}
+        self._brings_back = self.schedule.lowers or self.regrowth is not None
         self._done = _NOTHING_YET
-        self.sparsity = 0.0
 
     @property
     def clock(self):
@@ -81,8 +97,10 @@ class Pruner:
 
     @property
     def finished(self):
-        """Bool, whether the last update of the schedule has been carried out."""
-        return self._done == self.schedule.end_step
+        """Bool, whether the sparsity has come to its end, by schedule or `held`."""
+        if self._done is _NOTHING_YET or self._done is None:
+            return self.held
+        return self.held or self._done >= self.schedule.end_step
 
     def step(self):
         """Carries out the mask update that is due, if there is one.
@@ -95,15 +113,19 @@ class Pruner:
                 layers are frozen, or if a weight is NaN or infinite.
         """
         clock = self.clock
-        if not any(store.entries for store in self._stores):
+        if self.held or not any(store.entries for store in self._stores):
             return clock  # a Sequential that its first batch is about to build
         first = self._done is _NOTHING_YET
         if first:
-            self._check_clocks(clock)
+            check_clocks(self.model)
             self._check_parts()
-        due = self.schedule.last_due(clock - self.origin)
+        due = self._latest(clock - self.origin)
         if first or due != self._done:
-            self._update(0.0 if due is None else self.schedule(due))
+            if self._brings_back:
+                self._update_once(due)
+            else:
+                sparsity = 0.0 if due is None else self.schedule(due)
+                self.sparsity = self._updater.update(sparsity)
             self._done = due
             self.synchronize()
         return clock
@@ -119,8 +141,11 @@ class Pruner:
         """
         if self._done is _NOTHING_YET:
             return clock + 1
-        due = self.schedule.next_due(clock - self.origin)
-        return None if due is None else due + self.origin
+        if self.held:
+            return None
+        dues = [part.next_due(clock - self.origin) for part in self._parts()]
+        dues = [due for due in dues if due is not None]
+        return min(dues) + self.origin if dues else None
 
     def synchronize(self):
         """Brings clocks that stood still, of frozen layers, up to the model's."""
@@ -133,145 +158,63 @@ class Pruner:
         Returns:
             Float, the fraction of zeros in the weights that are being pruned.
         """
-        masks = [
-            as_array(entry.mask)
-            for store in self._stores
-            for entry in store.trained_entries()
-        ]
-        self.sparsity = _fraction_removed(masks)
+        trained = self._updater.trained()
+        self.sparsity = fraction_removed([as_array(e.mask) for _, e in trained])
         return self.sparsity
 
-    def frozen(self):
-        """Lists the names of the layers with masks that are frozen now."""
-        layers = {
-            entry.layer.name: None
-            for store in self._stores
-            for entry in store.entries
-            if not entry.variable.trainable
-        }
-        return list(layers)
-
-    def _check_clocks(self, clock):
-        trained = [s for s in self._stores if s.trained_entries()]
-        if not trained:
-            raise ValueError(
-                "All layers with masks are frozen, so that nothing can be pruned: "
-                f"{', '.join(map(repr, self.frozen()))}. Set `trainable = True` on "
-                "those that shall be pruned, and compile again."
-            )
-        steps = {s.entries[0].layer.name: s.clock.steps for s in trained}
-        if set(steps.values()) != {clock}:
-            raise ValueError(
-                "The clocks of the pruned layers disagree: "
-                f"{', '.join(f'{name!r} at step {n}' for name, n in steps.items())}. "
-                "Layers with different pasts were put together, or trained apart. "
-                "Say which step the schedule shall go on from: "
-                f"`kprune.set_clock(model, {clock})`."
-            )
+    def start_over(self):
+        """Looks at the model anew, after others have set its masks and its clock."""
+        self._done = _NOTHING_YET
 
     def _check_parts(self):
-        """Refuses parts that have no meaning together, and what can't be reached."""
-        granularities = [store.granularity for store, _ in self._trained()]
-        check_combination(self.criterion, granularities, self.scope)
-        contenders = []
-        for store, entry in self._trained():
-            shape = tuple(entry.variable.shape)
-            reachable = store.granularity.reachable(shape)
-            contenders.append(
-                Contender((), shape=shape, name=entry.name, reachable=reachable)
-            )
-        self.scope.check(contenders, self.schedule.highest)
+        parts = (self.criterion, self.scope, self.regrowth)
+        check_parts(self.model, *parts, self.schedule.highest)
 
-    def _trained(self):
-        return [(s, e) for s in self._stores for e in s.trained_entries()]
+    def _parts(self):
+        return [self.schedule] + ([self.regrowth] if self.regrowth else [])
 
-    def _update(self, sparsity):
-        pruned = self._trained()
-        weights = [as_array(entry.variable) for _, entry in pruned]
-        masks = list(self._masks(pruned, weights, sparsity))
-        self.sparsity = _fraction_removed(masks)
-        written = set()
-        for (_, entry), mask in zip(pruned, masks, strict=True):
-            # Let go one by one, so that no two copies of all weights are held.
-            weight = weights.pop(0)
-            if id(entry.variable) in written:  # shared by two layers wrapped by hand
-                weight = as_array(entry.variable)
-            _assign_mask(entry, mask, weight)
-            written.add(id(entry.variable))
+    def _latest(self, step):
+        """Returns the latest step by which anything was due, or `None`."""
+        dues = [part.last_due(step) for part in self._parts()]
+        return max((due for due in dues if due is not None), default=None)
 
-    def _masks(self, pruned, weights, sparsity):
-        entries = [entry for _, entry in pruned]
-        layouts = [layout_of(entry.layer, entry.variable) for entry in entries]
-        evidence = self.calibration.gather(entries)
-        found = compute_masks(
-            _canonical(layouts, weights),
+    def _update_once(self, due):
+        """Carries out an update that can't be repeated, unless it has been."""
+        last = memory.last_update(self.model, self.origin)
+        before = self.measure()
+        if due is None or last is not None and due <= last:
+            return
+        asked = self.schedule.last_due(due)
+        sparsity = 0.0 if asked is None else self.schedule(asked)
+        self.sparsity = self._updater.update(
             sparsity,
-            criterion=self.criterion,
-            granularity=[store.granularity for store, _ in pruned],
-            scope=self.scope,
-            masks=_canonical(layouts, [as_array(entry.mask) for entry in entries]),
-            names=[entry.name for entry in entries],
-            evidence=list(map(_beside, layouts, weights, evidence)),
+            due,
+            regrows=self._regrows(due, last),
+            reopens=self.schedule.lowers and sparsity < self._asked_before(last),
         )
-        shapes = [weight.shape for weight in weights]
-        for layout, shape, mask in zip(layouts, shapes, found, strict=True):
-            yield np.ascontiguousarray(layout.own(mask, shape))
+        memory.note_update(self.model, self.origin)
+        if self.regrowth:
+            self.regrowth.carried_out(self.model, due, self.sparsity > before)
 
+    def _regrows(self, due, last):
+        """Tells whether the regrowth takes part in what has come due since `last`."""
+        if self.regrowth is None:
+            return False
+        dues = [self.regrowth.last_due(due)]
+        if self.regrowth.follows_schedule:
+            dues.append(self.schedule.last_due(due))
+        return any(d is not None and (last is None or d > last) for d in dues)
 
-def _canonical(layouts, arrays):
-    return [layout.canonical(a) for layout, a in zip(layouts, arrays, strict=True)]
-
-
-def _beside(layout, weight, evidence):
-    """Brings evidence that lies place by place beside a weight into its layout."""
-    return {
-        kind: layout.canonical(e) if np.shape(e) == weight.shape else e
-        for kind, e in evidence.items()
-    }
-
-
-def _assign_mask(entry, mask, weight):
-    """Sets a mask and zeroes what it removes, in the weight and its average."""
-    write(entry.mask, mask)
-    write_masked(entry.variable, weight, mask)
-    optimizer = entry.variable.constraint.optimizer
-    average = mask_store.average_of(entry.variable, optimizer)
-    if average is not None:
-        write_masked(average, as_array(average), mask)
-
-
-def _fraction_removed(masks):
-    size = sum(mask.size for mask in masks)
-    kept = sum(int(np.count_nonzero(mask)) for mask in masks)
-    return (size - kept) / max(size, 1)
+    def _asked_before(self, last):
+        """Returns the sparsity that was asked for when the last update was made."""
+        due = None if last is None else self.schedule.last_due(last)
+        return 0.0 if due is None else self.schedule(due)
 
 
 _NOTHING_YET = object()
 
 
-def check_pruned(model):
-    """Raises unless this is a Keras 3 model with masks.
-
-    Args:
-        model: Anything.
-
-    Raises:
-        TypeError: If it is no Keras 3 model.
-        ValueError: If it holds no masks.
-    """
-    check_keras_model(model)
-    stores = mask_store.stores(model)
-    if not stores or model.built and not any(store.entries for store in stores):
-        raise ValueError(
-            f"The model {model.name!r} holds no masks, so that nothing in it can be "
-            "pruned. Wrap it first, `model = kprune.prune(model)`, and compile it."
-        )
-
-
-def check_start(start):
-    """Raises a `ValueError` unless `start` is `"model"` or `"fit"`."""
-    if start not in ("model", "fit"):
-        raise ValueError(
-            f"start={start!r} must be 'model' (steps count from when the model was "
-            "first pruned) or 'fit' (from the start of this training)."
-        )
+def kinds_to_follow(criterion, regrowth):
+    """Returns the kinds of what a criterion and a regrowth want to have followed."""
+    kinds = getattr(criterion, "requires", ())
+    return kinds if regrowth is None else (*kinds, *regrowth.tracks)

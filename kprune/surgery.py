@@ -14,9 +14,10 @@ from kprune.inspection import (
     is_pruned_in_place,
     own_weights,
 )
-from kprune.mask_store import MaskStore, clock_of, masked, stores
+from kprune.mask_store import MaskStore, clock_of, stores
 from kprune.prunable import Selection, find_weights, has_no_prunable_weights
 from kprune.pruned_model import PrunedModel
+from kprune.ties import ties_of
 from kprune.wrapper import PruningWrapper
 
 
@@ -50,7 +51,8 @@ def prune(model, *, only=None, skip=None, granularity="element"):
     Raises:
         TypeError: If `model` is no Keras 3 model.
         ValueError: If the model is subclassed and not built, if nothing in it
-            can be pruned, or if `only` or `skip` matches nothing.
+            can be pruned, if `only` or `skip` matches nothing, or if a weight
+            can't be pruned by this granularity.
 
     Example:
     >>> model = keras.Sequential(
@@ -71,6 +73,8 @@ def prune(model, *, only=None, skip=None, granularity="element"):
     selection = Selection(only, skip)
     selection.check(model)
     granularity = registry.get("granularities", granularity)
+    if granularity.tied_by is not None:
+        _check_units(model, selection, granularity)
     with model.distribute_strategy.scope():
         wrapping = _Wrapping(selection, granularity, Clock())
         try:
@@ -84,6 +88,15 @@ def prune(model, *, only=None, skip=None, granularity="element"):
             f"left dense because: {'; '.join(sorted(reasons)) or 'there are none'}."
         )
     return pruned
+
+
+def _check_units(model, selection, granularity):
+    """Refuses weights without units of this kind before anything is made."""
+    masked = {id(e.variable) for store in stores(model) for e in store.entries}
+    weights = find_weights(model, selection, None)
+    chosen = [w.variable for w in weights if not w.reason]
+    chosen = [variable for variable in chosen if id(variable) not in masked]
+    ties_of(model, [granularity] * len(chosen), chosen)
 
 
 def strip(model):
@@ -117,7 +130,7 @@ def strip(model):
         )
     if is_pruned_in_place(model):
         for entry in model.kprune_store.entries:
-            entry.variable.assign(masked(entry.variable, entry.mask))
+            entry.variable.assign(entry.held(entry.variable))
         warnings.warn(
             f"The model {model.name!r} was pruned in place and is stripped in place.",
             stacklevel=2,
@@ -178,7 +191,7 @@ def _plain_stand_in(layer, parents, copier):
         variables = {w.path: w.variable for w in find_weights(new)}
         for store in marked:
             for entry in store.entries:
-                variables[entry.path].assign(masked(entry.variable, entry.mask))
+                variables[entry.path].assign(entry.held(entry.variable))
 
     return new, finish
 
@@ -232,6 +245,7 @@ def _pruned_stand_in(layer, parents, copier, wrapping):
     if isinstance(layer, PruningWrapper):
         own = _plain_copy(layer.layer, copier)
         new = PruningWrapper(own, layer.granularity, layer.paths, wrapping.clock)
+        new.store.tracked.hold_like(layer.store.tracked)
         return new, lambda: cloning.copy_state(layer, new)
     if isinstance(layer, keras.Model):
         return _pruned_subclass(layer, parents, copier, wrapping)
@@ -286,6 +300,8 @@ def _pruned_subclass(model, parents, copier, wrapping):
         for entry in new.kprune_store.entries:
             if entry.path in old:
                 entry.mask.assign(old[entry.path].mask)
+        if old:
+            new.kprune_store.tracked.hold_like(model.kprune_store.tracked)
 
     return new, finish
 

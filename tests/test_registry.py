@@ -1,7 +1,10 @@
 """Contracts that every registered object obeys, over all of the registry."""
 
+import copy
+import dataclasses
 import inspect
 
+import ml_dtypes
 import numpy as np
 import pytest
 from keras import saving
@@ -9,7 +12,6 @@ from keras import saving
 import kprune
 from kprune import registry
 from kprune.scopes import Contender
-from tests.layer_cases import zeros_of
 
 # What constructors of a family need; the values differ from all defaults.
 ARGUMENTS = {
@@ -28,8 +30,24 @@ ARGUMENTS = {
     "target": "tflm",
     "coder": "huffman",
     "axis": -2,
+    "fraction": 0.4,
+    "deviations": 0.5,
+    "coarse_sparsity": 0.5,
+    "coarse_steps": 8,
+    "fine_steps": 3,
+    "steps_per_round": 6,
+    "sparse_steps": 6,
+    "dense_steps": 4,
+    "sparsities": {"last": 0.75},
+    "default": 0.25,
+    "scope": "erk",
+    "first": 0.25,
+    "last": 0.5,
+    "value": 0.5,
+    "min_layer_sparsity": 0.1,
+    "max_layer_sparsity": 0.9,
 }
-FAMILIES = ("schedules", "criteria", "granularities", "scopes", "formats")
+FAMILIES = ("schedules", "criteria", "granularities", "scopes", "regrowths", "formats")
 every_class = pytest.mark.parametrize(
     ("family", "name"),
     [(family, name) for family in FAMILIES for name in registry.keys(family)],
@@ -49,9 +67,9 @@ def _parameters(cls):
 
 
 def _other_than(parameter):
-    if parameter.name in ARGUMENTS:
-        return ARGUMENTS[parameter.name]
     default = parameter.default
+    if parameter.name in ARGUMENTS and ARGUMENTS[parameter.name] != default:
+        return ARGUMENTS[parameter.name]
     if isinstance(default, bool):
         return not default
     if isinstance(default, (int, float)):
@@ -109,63 +127,279 @@ def test_name_is_that_of_the_class_in_snake_case(family, name):
 
 
 def _alias(cls):
-    return {"TFLite": "tflite", "APoZ": "apoz"}.get(cls.__name__)
+    joined = ("APoZ", "GraSP", "RigL", "SynFlow", "TFLite")
+    return cls.__name__.lower() if cls.__name__ in joined else None
 
 
-@pytest.mark.parametrize("name", registry.keys("criteria"))
-def test_criterion_scores_each_weight_and_changes_nothing(name):
-    criterion = make("criteria", name)
-    weight = np.random.default_rng(0).normal(size=(4, 5)).astype("float32")
-    before = weight.copy()
-
-    scores = criterion(weight)
-
-    assert scores.shape == weight.shape
-    assert np.issubdtype(scores.dtype, np.floating)
-    np.testing.assert_array_equal(weight, before)
+every_criterion = pytest.mark.parametrize("name", registry.keys("criteria"))
+SHAPE = (2, 4, 5)
 
 
-@pytest.mark.parametrize("name", registry.keys("granularities"))
-def test_granularity_turns_units_back_into_weights(name):
-    granularity = make("granularities", name)
-    scores = np.random.default_rng(0).normal(size=(4, 8)).astype("float32")
+def evidence_for(criterion, shape=SHAPE):
+    """Evidence of every kind that a criterion may require."""
+    rng = np.random.default_rng(1)
+    known = {
+        "name": "block/kernel",
+        "total_saliency": 3.0,
+        "batch_norm_scale": rng.normal(size=shape[-1]),
+        "output_mean": rng.random(shape[-1]),
+        "output_positive": rng.random(shape[-1]),
+        "output_sample": rng.random((9, shape[-1])),
+    }
+    return {
+        kind: known.get(kind, rng.normal(size=shape).astype("float32"))
+        for kind in criterion.requires
+    }
 
-    units = granularity.units(scores)
-    mask = units.expand(units.scores > np.median(units.scores))
 
-    assert units.scores.ndim == 1
-    assert mask.shape == scores.shape
-    assert mask.dtype == bool
-    assert units.expand(np.ones(units.scores.shape, bool)).all()
-
-
-@pytest.mark.parametrize("name", registry.keys("scopes"))
-@pytest.mark.parametrize("sparsity", [0.0, 0.3, 0.5, 0.9, 0.999])
-def test_scope_removes_the_exact_number(name, sparsity):
-    rng = np.random.default_rng(0)
-    scores = [rng.normal(size=n) for n in (7, 50, 1)]
-
-    keep = list(make("scopes", name)(list(map(Contender, scores)), sparsity))
-
-    assert [k.shape for k in keep] == [s.shape for s in scores]
-    assert all(k.dtype == bool for k in keep)
-    zeros = sum(np.count_nonzero(~k) for k in keep)
-    # As many as all weights together ask for, or each on its own.
-    assert zeros in (
-        zeros_of(58, sparsity),
-        sum(zeros_of(n, sparsity) for n in (7, 50, 1)),
+def masks_by(criterion, weight, sparsity):
+    """Prunes one weight with a granularity that has a meaning for the criterion."""
+    return kprune.compute_masks(
+        [weight],
+        sparsity,
+        criterion=criterion,
+        granularity="element" if criterion.axis is None else "channel",
+        names=["block/kernel"],
+        evidence=[evidence_for(criterion, weight.shape)],
     )
 
 
+@every_criterion
+def test_criterion_scores_each_weight_and_changes_nothing(name):
+    criterion = make("criteria", name)
+    weight = np.random.default_rng(0).normal(size=SHAPE).astype("float32")
+    evidence = evidence_for(criterion)
+    before = copy.deepcopy((weight, evidence))
+
+    scores = criterion(weight, **evidence)
+
+    assert scores.shape == weight.shape
+    assert np.issubdtype(scores.dtype, np.floating)
+    np.testing.assert_array_equal(scores, criterion(weight, **evidence))
+    np.testing.assert_equal((weight, evidence), before)
+
+
+@every_criterion
+def test_scores_are_those_of_the_pieces_or_of_whole_units(name):
+    criterion = make("criteria", name)
+    weight = np.random.default_rng(0).normal(size=SHAPE).astype("float32")
+    evidence = evidence_for(criterion)
+
+    scores = criterion(weight, **evidence)
+
+    if criterion.elementwise:
+        piece = {k: e[1] if np.shape(e) == SHAPE else e for k, e in evidence.items()}
+        np.testing.assert_array_equal(scores[1], criterion(weight[1], **piece))
+    if criterion.axis is not None:
+        first = np.take(scores, [0], axis=0)[:, :1]
+        np.testing.assert_array_equal(scores, np.broadcast_to(first, SHAPE))
+
+
+@every_criterion
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32", "float64"])
+def test_criterion_takes_weights_of_any_precision_and_its_masks_nest(name, dtype):
+    criterion = make("criteria", name)
+    weight = np.random.default_rng(0).normal(size=(6, 10)).astype(dtype)
+
+    masks = [next(masks_by(criterion, weight, s)) for s in (0.2, 0.5, 0.8)]
+
+    assert [np.count_nonzero(~mask) for mask in masks] == [12, 30, 48]
+    assert (masks[0] >= masks[1]).all()
+    assert (masks[1] >= masks[2]).all()
+
+
+@every_criterion
+@pytest.mark.parametrize("bad", [np.nan, -np.inf])
+def test_criterion_refuses_weights_that_are_no_numbers(name, bad):
+    weight = np.ones((6, 10), "float32")
+    weight[2, 3] = bad
+
+    with pytest.raises(ValueError, match=r"'block/kernel' of shape \(6, 10\) holds"):
+        list(masks_by(make("criteria", name), weight, 0.5))
+
+
+every_granularity = pytest.mark.parametrize("name", registry.keys("granularities"))
+every_shape = pytest.mark.parametrize("shape", [(4, 8), (5, 7), (2, 2, 6, 7)])
+
+
+def ties_for(granularity, shape):
+    """What the units of a weight alone are given, where they need a tie."""
+    return [granularity.tied_by and kprune.Tie("alone", -1, shape[-1])]
+
+
+def units_of(granularity, scores):
+    tie = filter(None, ties_for(granularity, scores.shape))
+    return granularity.units(scores, None, *tie)
+
+
+@every_granularity
+@every_shape
+def test_units_share_out_all_weights(name, shape):
+    granularity = make("granularities", name)
+    scores = np.random.default_rng(0).normal(size=shape).astype("float32")
+    before = scores.copy()
+
+    units = units_of(granularity, scores)
+    single = [units.expand(one) for one in np.eye(units.scores.size, dtype=bool)]
+
+    assert units.scores.ndim == 1
+    assert units.scores.dtype == "float32"
+    assert all(mask.shape == shape and mask.dtype == bool for mask in single)
+    assert (np.sum(single, axis=0) == 1).all()
+    if not granularity.within_layer:  # whose units count alike, whatever is in them
+        sizes = np.broadcast_to(units.sizes, units.scores.shape)
+        np.testing.assert_array_equal([mask.sum() for mask in single], sizes)
+    np.testing.assert_array_equal(scores, before)
+
+
+@every_granularity
+@every_shape
+@pytest.mark.parametrize("seed", range(3))
+def test_a_mask_tells_which_units_it_was_made_of(name, shape, seed):
+    units = units_of(make("granularities", name), np.ones(shape, "float32"))
+    keep = np.random.default_rng(seed).random(units.scores.size) < 0.5
+
+    mask = units.expand(keep)
+
+    np.testing.assert_array_equal(units.kept(mask), keep)
+    without_shortcut = dataclasses.replace(units, collapse=None)
+    np.testing.assert_array_equal(without_shortcut.kept(mask), keep)
+
+
+@every_granularity
+@every_shape
+def test_zeros_are_exact_to_half_a_unit_and_never_fewer_than_before(name, shape):
+    granularity = make("granularities", name)
+    rng, mask = np.random.default_rng(0), np.ones(shape, bool)
+
+    for sparsity in (0.0, 0.2, 0.25, 0.4):
+        weight, before = rng.normal(size=shape).astype("float32"), mask
+        (mask,) = kprune.compute_masks(
+            [weight],
+            sparsity,
+            granularity=granularity,
+            masks=[before],
+            ties=ties_for(granularity, shape),
+        )
+
+        assert (before >= mask).all()
+        if not granularity.within_layer:  # whose last group may lose less
+            largest = np.max(units_of(granularity, weight).sizes)
+            zeros = np.count_nonzero(~mask)
+            assert abs(zeros - sparsity * mask.size) <= largest / 2 + 0.5
+
+
+@every_granularity
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32", "float64"])
+def test_weights_of_any_precision_are_pruned_alike(name, dtype):
+    granularity, shape = make("granularities", name), (2, 2, 6, 7)
+    coarse = np.random.default_rng(0).normal(size=shape).astype(ml_dtypes.bfloat16)
+    weights = [coarse.astype(dtype), coarse.astype("float32")]
+    if dtype == "float16":
+        weights[1] = weights[0].astype("float32")
+
+    masks = [
+        next(
+            kprune.compute_masks(
+                [weight],
+                0.4,
+                granularity=granularity,
+                ties=ties_for(granularity, shape),
+            )
+        )
+        for weight in weights
+    ]
+
+    np.testing.assert_array_equal(masks[0], masks[1])
+    assert not masks[0].all()
+
+
+@every_granularity
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_weights_that_are_no_numbers_are_refused_whatever_their_units(name, bad):
+    granularity, weight = make("granularities", name), np.ones((5, 7))
+    weight[2, 3] = bad
+
+    with pytest.raises(ValueError, match=r"weight 'head/kernel' of shape \(5, 7\) h"):
+        list(
+            kprune.compute_masks(
+                [weight],
+                0.4,
+                granularity=granularity,
+                names=["head/kernel"],
+                ties=ties_for(granularity, weight.shape),
+            )
+        )
+
+
+every_scope = pytest.mark.parametrize("name", registry.keys("scopes"))
+
+
+def contenders_of_unequal_size(seed=0):
+    rng = np.random.default_rng(seed)
+    sizes = {"first": 70, "middle": 500, "last": 10}
+    return [Contender(rng.random(n), name=f"{k}/kernel") for k, n in sizes.items()]
+
+
+@every_scope
+@pytest.mark.parametrize("sparsity", [0.0, 0.3, 0.5, 0.8])
+def test_scope_removes_the_exact_number(name, sparsity):
+    scope, contenders = make("scopes", name), contenders_of_unequal_size()
+    before = [contender.scores.copy() for contender in contenders]
+
+    keep = list(scope(contenders, sparsity))
+
+    assert [k.shape for k in keep] == [c.scores.shape for c in contenders]
+    assert all(k.dtype == bool and k.any() for k in keep)
+    np.testing.assert_equal([contender.scores for contender in contenders], before)
+    zeros = sum(np.count_nonzero(~k) for k in keep)
+    asked = scope.asked(contenders, sparsity)
+    assert (asked is not None) == scope.fixed_count
+    if scope.fixed_count:  # of all weights together, or of each on its own
+        assert abs(zeros - 580 * asked) <= 0.5 * len(contenders) + 1e-9
+
+
+@every_scope
+def test_scope_brings_nothing_back_and_counts_what_is_gone(name):
+    scope, contenders = make("scopes", name), contenders_of_unequal_size()
+
+    for sparsity in (0.2, 0.4, 0.75):
+        keep = list(scope(contenders, sparsity))
+        for old, own in zip(contenders, keep, strict=True):
+            assert old.candidates is None or (old.candidates >= own).all()
+        asked = scope.asked(contenders, sparsity)
+        zeros = sum(np.count_nonzero(~k) for k in keep)
+        assert asked is None or abs(zeros - 580 * asked) <= 0.5 * 3 + 1e-9
+        contenders = contenders_of_unequal_size(seed=1)
+        for contender, own in zip(contenders, keep, strict=True):
+            contender.candidates = own
+
+
+@every_scope
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32", "float64"])
+def test_scope_takes_weights_of_any_precision(name, dtype):
+    scope, rng = make("scopes", name), np.random.default_rng(0)
+    coarse = [rng.random(n).astype(ml_dtypes.bfloat16) for n in (64, 100, 8)]
+    weights = [weight.astype("float16").astype(dtype) for weight in coarse]
+    names = ["first/kernel", "middle/kernel", "last/kernel"]
+
+    found = kprune.compute_masks(weights, 0.75, scope=scope, names=names)
+
+    same = [weight.astype("float16").astype("float64") for weight in weights]
+    expected = kprune.compute_masks(same, 0.75, scope=scope, names=names)
+    np.testing.assert_equal(list(found), list(expected))
+
+
 @pytest.mark.parametrize("name", registry.keys("schedules"))
-def test_schedule_never_falls_and_ends_on_target(name):
+def test_schedule_ends_on_target_and_falls_only_where_it_says_so(name):
     schedule = make("schedules", name)
 
     values = schedule(np.arange(200))
 
-    assert (np.diff(values) >= 0).all()
-    assert values[-1] == ARGUMENTS["final_sparsity"]
+    assert (np.diff(values) < 0).any() == schedule.lowers
+    assert values[-1] == schedule.highest == ARGUMENTS["final_sparsity"]
     assert values.min() >= 0
+    assert values.max() < 1
 
 
 # The registry itself
@@ -179,7 +413,7 @@ def families(monkeypatch):
 
 
 def test_unknown_name_is_refused_with_the_known_ones():
-    with pytest.raises(ValueError, match="'magnitud' is none .* criteria: 'magnitude'"):
+    with pytest.raises(ValueError, match="'magnitud' is none .*: .*'magnitude'"):
         registry.get("criteria", "magnitud")
 
 

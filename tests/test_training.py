@@ -414,6 +414,15 @@ def check(inside, optimizer):
 
 check(True, lambda: keras.optimizers.Adam(0.01))
 check(False, lambda: keras.optimizers.AdamW(0.01, use_ema=True))
+with strategy.scope():
+    model = kprune.prune(network())
+    model.compile("sgd", "mse")
+try:
+    kprune.Pruner(model, kprune.ConstantSchedule(0.5), criterion="movement")
+except ValueError as error:
+    assert f"is trained on {replicas} replicas" in str(error), error
+else:
+    raise AssertionError("not refused")
 print("all replicas agree")
 """
 

@@ -1,0 +1,107 @@
+"""What an optimizer remembers of a weight, and how it forgets.
+
+Keras names no such thing as a slot. It keeps lists, one entry a trained variable:
+`_momentums` of Adam, accumulated gradients, moving averages.
+"""
+
+import keras
+import numpy as np
+
+from kprune.weight_access import as_array, write
+
+
+def plain_optimizer(optimizer):
+    """Returns the optimizer without the one that scales the loss around it."""
+    return getattr(optimizer, "inner_optimizer", optimizer)
+
+
+def slots_of(optimizer, variable):
+    """Returns the variables that an optimizer keeps beside a trained one.
+
+    Args:
+        optimizer: A Keras optimizer.
+        variable: A Keras variable.
+
+    Returns:
+        Dict from a name to a Keras variable of the same shape; empty if the
+        optimizer does not train the variable, or has not begun.
+
+    Example:
+    >>> optimizer, variable = keras.optimizers.Adam(), keras.Variable(np.ones((2, 3)))
+    >>> optimizer.build([variable])
+    >>> list(slots_of(optimizer, variable))
+    ['_momentums', '_velocities']
+    """
+    optimizer = plain_optimizer(optimizer)
+    if optimizer is None or not optimizer.built:
+        return {}
+    index = optimizer._trainable_variables_indices.get(optimizer._var_key(variable))
+    if index is None:
+        return {}
+    count = len(optimizer._trainable_variables)
+    lists = {
+        name: part[index]
+        for name, part in vars(optimizer).items()
+        if isinstance(part, list) and len(part) == count and name not in _NO_SLOTS
+    }
+    return {
+        name: slot
+        for name, slot in lists.items()
+        if isinstance(slot, keras.Variable) and slot.shape == variable.shape
+    }
+
+
+_NO_SLOTS = ("_trainable_variables", "_variables")
+
+
+def clean(optimizer, variable, where):
+    """Lets an optimizer forget some elements of a weight.
+
+    Args:
+        optimizer: A Keras optimizer. What it keeps of them is set to what it begins
+            with.
+        variable: The Keras variable of the weight.
+        where: Bool array of its shape, `True` for the elements to forget.
+    """
+    slots = slots_of(optimizer, variable)
+    if not slots or not where.any():
+        return
+    initial = _initial_slots(plain_optimizer(optimizer), len(variable.shape))
+    for name, slot in slots.items():
+        value = as_array(slot)
+        begin = as_array(initial[name]).reshape(-1)[0]
+        write(slot, np.where(where, begin, value).astype(value.dtype))
+
+
+def _initial_slots(optimizer, rank):
+    """Returns the slots of an optimizer that has not taken a step yet."""
+    fresh = type(optimizer).from_config(optimizer.get_config())
+    variable = keras.Variable(np.zeros((1,) * rank, "float32"))
+    fresh.build([variable])
+    return slots_of(fresh, variable)
+
+
+def restart(optimizer, iterations):
+    """Lets an optimizer begin anew, at the learning rate that it has now.
+
+    Args:
+        optimizer: A Keras optimizer. Momentum and the like are set to what it begins
+            with, moving averages to the present weights.
+        iterations: Int, the step that it is to count from; a learning rate that
+            follows a schedule goes back there.
+    """
+    optimizer = plain_optimizer(optimizer)
+    if not optimizer.built:
+        return
+    fresh = type(optimizer).from_config(optimizer.get_config())
+    fresh.build(optimizer._trainable_variables)
+    for variable, begin in zip(optimizer.variables, fresh.variables, strict=True):
+        variable.assign(begin)
+    optimizer._iterations.assign(iterations)
+    if optimizer.use_ema:
+        averages = optimizer._model_variables_moving_average
+        for average, variable in zip(
+            averages, optimizer._trainable_variables, strict=True
+        ):
+            if average is not None:
+                average.assign(variable)

@@ -1,0 +1,115 @@
+"""What a `fit` plans: when it began, when it is to end, and what follows from that."""
+
+import dataclasses
+
+from kprune.mask_store import clock_of
+from kprune.memory import plan_of, set_plan
+from kprune.optimizer_slots import plain_optimizer
+from kprune.schedules import PolynomialSchedule
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """The steps of a `fit`, by the clock of its model.
+
+    Attributes:
+        clock: Int, the present.
+        began: Int, the clock when the run began, perhaps before it was interrupted.
+        end: Int, the clock when it is to end, or `None` if unknown.
+        remaining: Int, the steps from now on, or `None` if unknown.
+        origin: Int, the clock from which the schedule's steps count.
+    """
+
+    clock: int
+    began: int
+    end: int | None
+    remaining: int | None
+    origin: int
+
+    @property
+    def step(self):
+        """Int, the present in the schedule's time."""
+        return self.clock - self.origin
+
+    def short_form(self, final_sparsity):
+        """Returns the schedule over the first three quarters of the steps.
+
+        Args:
+            final_sparsity: Float in [0, 1).
+
+        Raises:
+            ValueError: If the number of steps is unknown.
+        """
+        if self.end is None:
+            raise ValueError(
+                f"PruningCallback({final_sparsity:g}) can't plan: the number "
+                "of batches is unknown. Pass `steps_per_epoch` to `fit`, or give "
+                f"a schedule: kprune.PolynomialSchedule({final_sparsity:g}, "
+                "end_step=...)."
+            )
+        begin_step, end_step = self.began - self.origin, self._three_quarters()
+        # At least some twenty updates, also in a short run.
+        frequency = min(100, max(1, (end_step - begin_step) // 20))
+        return PolynomialSchedule(
+            final_sparsity, begin_step, end_step=end_step, frequency=frequency
+        )
+
+    def regrowth(self, regrowth):
+        """Returns a regrowth that knows its end, after three quarters if not given.
+
+        Args:
+            regrowth: `Regrowth` or `None`.
+
+        Raises:
+            ValueError: If neither it nor the number of steps is known.
+        """
+        if regrowth is None or regrowth.end_step is not None:
+            return regrowth
+        if self.end is None:
+            raise ValueError(
+                f"{regrowth!r} can't plan: the number of batches is unknown. Give it "
+                "an `end_step`, or pass `steps_per_epoch` to `fit`."
+            )
+        return regrowth.planned(self._three_quarters())
+
+    def _three_quarters(self):
+        return self.began - self.origin + (self.end - self.began) * 3 // 4
+
+
+def make_plan(model, epoch, params, start):
+    """Returns the plan of a `fit`, and notes it in the model.
+
+    Args:
+        model: The pruned model, its clock what it will be.
+        epoch: Int, the first epoch of this `fit`.
+        params: Dict, what Keras tells callbacks.
+        start: `"model"` or `"fit"`, from when the schedule's steps count.
+
+    Returns:
+        `Plan`.
+    """
+    clock = clock_of(model)
+    remaining = _remaining_steps(model, epoch, params)
+    # A plan that was stored is that of a run that is now resumed, if the clock
+    # stands within it; otherwise a new one begins, whatever `initial_epoch` is.
+    began, end = plan_of(model)
+    if epoch == 0 or not _lies_within(clock, began, end):
+        began = clock
+        end = None if remaining is None else clock + remaining
+        set_plan(model, began, end)
+    return Plan(clock, began, end, remaining, began if start == "fit" else 0)
+
+
+def _lies_within(step, began, end):
+    """Tells whether a plan that was stored is that of a run to be resumed."""
+    return began is not None and began <= step and (end is None or step < end)
+
+
+def _remaining_steps(model, epoch, params):
+    """Returns the optimizer steps from `epoch` on, if one batch makes one."""
+    batches = params.get("steps")
+    if batches is None:
+        return None
+    optimizer = plain_optimizer(getattr(model, "optimizer", None))
+    accumulated = getattr(optimizer, "gradient_accumulation_steps", None) or 1
+    return (params.get("epochs", epoch + 1) - epoch) * batches // accumulated

@@ -1,0 +1,178 @@
+"""Drop and grow at constant sparsity: SET and RigL."""
+
+import math
+import zlib
+
+import numpy as np
+
+from kprune.arguments import check_whole
+from kprune.registry import register
+from kprune.regrowth.base import Regrowth
+
+
+class DropAndGrow(Regrowth):
+    """Base of regrowths that exchange kept units for removed ones, layer by layer.
+
+    First the update brings the sparsity that is due. Then every weight drops the
+    fraction of its kept units that the criterion scores lowest, and grows as many of
+    those that are then out. So the number of zeros stays what it was. A unit that is
+    dropped and grows again at once keeps its weights and what the optimizer knows of
+    them, as in the code of RigL's authors; others start at zero.
+
+    A subclass defines `growth(update, number)`: the scores by which the weight of a
+    number grows, an array of its shape; `fraction_at(step)` if it changes.
+
+    Args:
+        fraction: Float in (0, 1), how much of what is kept is exchanged at once.
+        frequency: As for `Regrowth`.
+        end_step: As for `Regrowth`.
+    """
+
+    exchanges = True
+
+    def __init__(self, fraction, frequency, end_step):
+        super().__init__(frequency, end_step)
+        if not 0 < fraction < 1:
+            raise ValueError(
+                f"fraction={fraction!r} must lie between 0 and 1: how much of the "
+                "kept weights is exchanged at once."
+            )
+        self.fraction = fraction
+
+    def growth(self, update, number):
+        """Returns the scores by which a weight grows; see the class."""
+        raise NotImplementedError(f"{type(self).__name__} defines no `growth`.")
+
+    def fraction_at(self, step):
+        """Returns the fraction that is exchanged at a step."""
+        return self.fraction
+
+    def __call__(self, update):
+        """Yields the masks after pruning, dropping and growing."""
+        pruned = update.prune(evidence=update.evidence_for(update.criterion))
+        for number, mask in enumerate(pruned):
+            yield self._exchange(update, number, mask)
+
+    def _exchange(self, update, number, mask):
+        kept = np.count_nonzero(mask)
+        count = self.fraction_at(update.step) * kept
+        stays = _keep(
+            update,
+            number,
+            mask.size - kept + count,
+            masks=[mask],
+            evidence=[update.evidence_for(update.criterion)[number]],
+        )
+        dropped = kept - np.count_nonzero(stays)
+        if not dropped:
+            return mask
+        grown = _keep(
+            update,
+            number,
+            mask.size - dropped,
+            weights=[self.growth(update, number)],
+            criterion=np.asarray,
+            masks=[~stays],
+            evidence=None,
+        )
+        return stays | grown
+
+    def get_config(self):
+        return {"fraction": self.fraction, **super().get_config()}
+
+
+def _keep(update, number, zeros, **changes):
+    """Returns the mask of one weight by itself, with so many zeros."""
+    one = {
+        "weights": [update.weights[number]],
+        "granularity": [update.granularity[number]],
+        "names": [update.names[number]],
+        "scope": "layer_wise",
+        "ties": None,
+        "sparsity": zeros / update.weights[number].size,
+    }
+    return next(update.prune(**{**one, **changes}))
+
+
+@register("regrowths")
+class SET(DropAndGrow):
+    """Drops the lowest scores and grows at random: Sparse Evolutionary Training.
+
+    Needs no gradients of removed weights, hence no calibration data. What grows
+    follows from the seed, the step and the name of the weight alone, so that a run
+    that is resumed grows the same.
+
+    Args:
+        fraction: Float in (0, 1), how much of what is kept is exchanged at once.
+            Defaults to 0.3.
+        frequency: Int of 1 or more, steps between updates; the paper's are an epoch
+            apart. Defaults to 100.
+        end_step: Int, from which on the masks stay. Defaults to three quarters of
+            the steps that the `PruningCallback` plans.
+        seed: Int of 0 or more. Defaults to 0.
+
+    Raises:
+        ValueError: If an argument lies outside its range.
+
+    Example:
+    >>> SET(fraction=0.2, frequency=50, end_step=120).next_due(0)
+    50
+
+    Reference:
+        Mocanu et al., "Scalable training of artificial neural networks with adaptive
+        sparse connectivity inspired by network science", Nature Communications 2018.
+    """
+
+    def __init__(self, fraction=0.3, frequency=100, end_step=None, *, seed=0):
+        super().__init__(fraction, frequency, end_step)
+        self.seed = check_whole("seed", seed, 0, "a seed")
+
+    def growth(self, update, number):
+        """Returns random scores."""
+        name = zlib.crc32(update.names[number].encode())
+        rng = np.random.default_rng([self.seed, update.step, name])
+        return rng.random(update.weights[number].shape, "float32")
+
+    def get_config(self):
+        return {**super().get_config(), "seed": self.seed}
+
+
+@register("regrowths", "rigl")
+class RigL(DropAndGrow):
+    """Drops the lowest scores and grows where the loss is steepest.
+
+    Grows weights that are out by their `|gradient|`, the gradient of the mean
+    loss over the calibration data. With `T` the `end_step`, the fraction falls as
+    `fraction / 2 * (1 + cos(pi * step / T))`.
+
+    Args:
+        fraction: Float in (0, 1), how much of what is kept is exchanged at first.
+            Defaults to 0.3.
+        frequency: Int of 1 or more, steps between updates. Defaults to 100.
+        end_step: Int, from which on the masks stay. Defaults to three quarters of
+            the steps that the `PruningCallback` plans, as in the paper.
+
+    Raises:
+        ValueError: If an argument lies outside its range.
+
+    Example:
+    >>> rigl = RigL(fraction=0.3, frequency=100, end_step=1000)
+    >>> [round(rigl.fraction_at(step), 3) for step in (0, 500, 900)]
+    [0.3, 0.15, 0.007]
+
+    Reference:
+        Evci et al., "Rigging the lottery: making all tickets winners", ICML 2020.
+    """
+
+    requires = ("gradient",)
+
+    def __init__(self, fraction=0.3, frequency=100, end_step=None):
+        super().__init__(fraction, frequency, end_step)
+
+    def fraction_at(self, step):
+        """Returns the fraction that is exchanged at a step."""
+        return self.fraction / 2 * (1 + math.cos(math.pi * step / self.end_step))
+
+    def growth(self, update, number):
+        """Returns the sizes of the gradients."""
+        return np.abs(update.evidence[number]["gradient"])

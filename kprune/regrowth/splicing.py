@@ -1,0 +1,131 @@
+"""Dynamic network surgery: removed weights learn on, and the large ones come back."""
+
+import math
+
+import numpy as np
+
+from kprune.registry import register
+from kprune.regrowth.base import Regrowth
+
+
+@register("regrowths")
+class DynamicNetworkSurgery(Regrowth):
+    """Lets removed weights go on learning, and splices back those that grew large.
+
+    The network computes with the kept weights only. Removed ones are updated all the
+    same, in a shadow of their own, by the gradients at their zeros. At each update
+    the masks are found anew from the shadow, with two thresholds `a < b`: a weight is
+    removed once it falls below `a` and comes back once it is above `b`, so that none
+    goes to and fro.
+
+    By default the schedule gives the sparsity and `a` and `b` follow from it: a
+    removed weight comes back if it scores more than `1 + margin` times what a kept
+    one scores. Given `deviations`, they follow from each weight's mean and standard
+    deviation, as in the paper, and so does the sparsity; the schedule then says no
+    more than when.
+
+    Args:
+        margin: Float of 0 or more, how far the thresholds lie apart. Defaults to 0.1.
+        frequency: Int of 1 or more, steps between updates. Defaults to 100.
+        end_step: Int, from which on no weight comes back. Defaults to three quarters
+            of the steps that the `PruningCallback` plans.
+        deviations: Float, or `None` for the schedule's sparsity. The thresholds are
+            `t / (1 + margin)` and `t * (1 + margin)` with `t` the mean of `|w|` plus
+            so many of its standard deviations. Defaults to `None`.
+
+    Raises:
+        ValueError: If an argument lies outside its range.
+
+    Example:
+    >>> surgery = DynamicNetworkSurgery(margin=0.5, end_step=1000, deviations=0.0)
+    >>> shadow, mask = np.array([2.0, 4, 6, 8]), np.array([True, True, False, False])
+    >>> surgery.splice(shadow, mask)  # t is 5, a is 3.3, b is 7.5
+    array([False,  True, False,  True])
+
+    Reference:
+        Guo, Yao and Chen, "Dynamic network surgery for efficient DNNs", NeurIPS 2016.
+    """
+
+    tracks = ("shadow",)
+    follows_schedule = True
+
+    def __init__(self, margin=0.1, frequency=100, end_step=None, *, deviations=None):
+        super().__init__(frequency, end_step)
+        if not 0 <= margin < math.inf:
+            raise ValueError(f"margin={margin!r} must be a finite number of 0 or more.")
+        self.margin = margin
+        self.deviations = deviations
+        self.fixed_count = deviations is None
+
+    def __call__(self, update):
+        """Returns the masks that the shadow asks for."""
+        shadows = [evidence["shadow"] for evidence in update.evidence]
+        if self.deviations is not None:
+            return list(map(self.splice, shadows, update.masks))
+        return self._at_sparsity(update, shadows)
+
+    def _at_sparsity(self, update, shadows):
+        evidence = [
+            {**one, "kept": mask}
+            for one, mask in zip(
+                update.evidence_for(update.criterion), update.masks, strict=True
+            )
+        ]
+        return update.prune(
+            weights=shadows,
+            masks=None,
+            evidence=evidence,
+            criterion=_Reluctant(update.criterion, self.margin),
+        )
+
+    def splice(self, shadow, mask):
+        """Returns the mask of one weight by the thresholds of the paper.
+
+        Args:
+            shadow: Float array, the weight with what it would be where removed.
+            mask: Bool array of its shape, what is kept so far.
+
+        Returns:
+            Bool array; at least the largest weight is kept.
+        """
+        size = np.abs(shadow.astype("float32"))
+        threshold = size.mean() + self.deviations * size.std()
+        stays = mask & (size >= threshold / (1 + self.margin))
+        comes = size >= threshold * (1 + self.margin)
+        return stays | comes | ((size == size.max()) & ~comes.any() & ~stays.any())
+
+    def check(self, granularities):
+        """Raises a `ValueError` if thresholds meet units of more than a weight."""
+        super().check(granularities)
+        for granularity in granularities:
+            if self.deviations is not None and not granularity.elementwise:
+                raise ValueError(
+                    f"{self!r} compares single weights with thresholds, and "
+                    f"{granularity!r} removes several together. Leave `deviations` "
+                    "out, so that the schedule's sparsity decides, or prune single "
+                    "weights."
+                )
+
+    def get_config(self):
+        return {
+            "margin": self.margin,
+            **super().get_config(),
+            "deviations": self.deviations,
+        }
+
+
+class _Reluctant:
+    """Scores as a criterion does, those of kept weights raised by a margin."""
+
+    def __init__(self, criterion, margin):
+        self.criterion = criterion
+        self.margin = margin
+        self.requires = getattr(criterion, "requires", ())
+        self.elementwise = getattr(criterion, "elementwise", False)
+        self.axis = getattr(criterion, "axis", None)
+
+    def __call__(self, weight, *, kept, **evidence):
+        scores = self.criterion(weight, **evidence)
+        # Scores below zero rise by being divided.
+        factor = np.where(scores < 0, 1 / (1 + self.margin), 1 + self.margin)
+        return np.where(kept, scores * factor, scores)

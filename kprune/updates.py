@@ -1,0 +1,167 @@
+"""One update of a model's masks: weights and evidence in, masks out and written."""
+
+import numpy as np
+
+from kprune import mask_store
+from kprune.calibration import Calibration
+from kprune.layout import layout_of
+from kprune.optimizer_slots import clean
+from kprune.regrowth import Update
+from kprune.ties import ties_of
+from kprune.weight_access import as_array, write, write_masked
+
+
+class Updater:
+    """Finds new masks for a model and writes them.
+
+    Args:
+        model: A pruned model.
+        criterion: `Criterion`, or a function of a weight.
+        scope: `Scope`.
+        regrowth: `Regrowth` or `None`.
+        calibration_data: What `kprune.calibration.CalibrationData` takes, or `None`.
+
+    Raises:
+        ValueError: If calibration data is missing.
+    """
+
+    def __init__(self, model, criterion, scope, regrowth=None, calibration_data=None):
+        self.model = model
+        self.criterion = criterion
+        self.scope = scope
+        self.regrowth = regrowth
+        requires = getattr(criterion, "requires", ())
+        self._calibration = Calibration(model, requires, calibration_data)
+        if regrowth is not None:
+            both = dict.fromkeys((*requires, *regrowth.requires))
+            self._growing = Calibration(model, both, calibration_data)
+
+    def trained(self):
+        """Lists pairs of a store and an entry, for the weights that are trained."""
+        stores = mask_store.stores(self.model)
+        return [(store, e) for store in stores for e in store.trained_entries()]
+
+    def update(self, sparsity, step=0, *, regrows=False, reopens=False):
+        """Carries out an update.
+
+        Args:
+            sparsity: Float in [0, 1).
+            step: Int, the step of the schedule, for the regrowth. Defaults to 0.
+            regrows: Bool, whether the regrowth takes part. Defaults to `False`.
+            reopens: Bool, whether all weights that were removed compete again.
+                Defaults to `False`.
+
+        Returns:
+            Float, the fraction of zeros.
+
+        Raises:
+            ValueError: If a weight is NaN or infinite.
+        """
+        pruned = self.trained()
+        weights = [as_array(entry.variable) for _, entry in pruned]
+        present = [as_array(entry.mask) for _, entry in pruned]
+        masks = list(
+            self._masks(pruned, weights, present, sparsity, step, regrows, reopens)
+        )
+        del present
+        fraction, written = fraction_removed(masks), set()
+        for (_, entry), mask in zip(pruned, masks, strict=True):
+            # Let go one by one, so that no two copies of all weights are held.
+            weight = weights.pop(0)
+            if id(entry.variable) in written:  # shared by two layers wrapped by hand
+                weight = as_array(entry.variable)
+            if regrows or reopens:
+                weight = self._open(entry, mask, weight)
+            _assign_mask(entry, mask, weight)
+            written.add(id(entry.variable))
+        return fraction
+
+    def _masks(self, pruned, weights, present, sparsity, step, regrows, reopens):
+        entries = [entry for _, entry in pruned]
+        layouts = [layout_of(entry.layer, entry.variable) for entry in entries]
+        granularities = [store.granularity for store, _ in pruned]
+        update = Update(
+            weights=_canonical(layouts, weights),
+            masks=_canonical(layouts, present),
+            sparsity=sparsity,
+            step=step,
+            names=[entry.name for entry in entries],
+            evidence=list(
+                map(_beside, layouts, weights, self._gather(entries, regrows))
+            ),
+            criterion=self.criterion,
+            granularity=granularities,
+            scope=self.scope,
+            ties=ties_of(self.model, granularities, [e.variable for e in entries]),
+        )
+        if regrows:
+            found = self.regrowth(update)
+        else:
+            found = update.prune(masks=None) if reopens else update.prune()
+        shapes = [weight.shape for weight in weights]
+        for layout, shape, mask in zip(layouts, shapes, found, strict=True):
+            yield np.ascontiguousarray(layout.own(mask, shape))
+
+    def _gather(self, entries, regrows):
+        if not regrows:
+            return self._calibration.gather(entries)
+        tracked = [
+            {kind: as_array(entry.tracked_as(kind)) for kind in self.regrowth.tracks}
+            for entry in entries
+        ]
+        gathered = self._growing.gather(entries)
+        return [{**a, **b} for a, b in zip(tracked, gathered, strict=True)]
+
+    def _open(self, entry, mask, weight):
+        """Returns a weight with what comes back, and lets optimizers forget that."""
+        opened = mask & ~as_array(entry.mask)
+        if not opened.any():
+            return weight
+        shadow = entry.tracked_as("shadow")
+        if shadow is None:
+            for optimizer in _optimizers(self.model, entry):
+                clean(optimizer, entry.variable, opened)
+            return weight
+        learnt = as_array(shadow)  # all the time, and so has the optimizer
+        average = mask_store.average_of(
+            entry.variable, entry.variable.constraint.optimizer
+        )
+        if average is not None:
+            write(average, np.where(opened, learnt, as_array(average)))
+        write(entry.variable, np.where(opened, learnt, weight))
+        return np.where(opened, learnt, weight)
+
+
+def _optimizers(model, entry):
+    """Lists the optimizers that may have trained a weight."""
+    found = (getattr(model, "optimizer", None), entry.variable.constraint.optimizer)
+    return {id(o): o for o in found if o is not None}.values()
+
+
+def _canonical(layouts, arrays):
+    return [layout.canonical(a) for layout, a in zip(layouts, arrays, strict=True)]
+
+
+def _beside(layout, weight, evidence):
+    """Brings evidence that lies place by place beside a weight into its layout."""
+    return {
+        kind: layout.canonical(e) if np.shape(e) == weight.shape else e
+        for kind, e in evidence.items()
+    }
+
+
+def _assign_mask(entry, mask, weight):
+    """Sets a mask and zeroes what it removes, in the weight and its average."""
+    write(entry.mask, mask)
+    write_masked(entry.variable, weight, mask)
+    optimizer = entry.variable.constraint.optimizer
+    average = mask_store.average_of(entry.variable, optimizer)
+    if average is not None:
+        write_masked(average, as_array(average), mask)
+
+
+def fraction_removed(masks):
+    """Returns the fraction of zeros in some masks, bool arrays."""
+    size = sum(mask.size for mask in masks)
+    kept = sum(int(np.count_nonzero(mask)) for mask in masks)
+    return (size - kept) / max(size, 1)

@@ -1,0 +1,186 @@
+import math
+
+import numpy as np
+import pytest
+
+import kprune
+from kprune.regrowth import Update
+
+
+def update(weights, masks, sparsity, step=10, **options):
+    defaults = {
+        "names": [f"w{i}" for i in range(len(weights))],
+        "evidence": [{} for _ in weights],
+        "criterion": kprune.Magnitude(),
+        "granularity": [kprune.Element() for _ in weights],
+        "scope": kprune.LayerWise(),
+    }
+    return Update(
+        [np.array(w, "float32") for w in weights],
+        [np.array(m, bool) for m in masks],
+        sparsity,
+        step,
+        **{**defaults, **options},
+    )
+
+
+def test_rigl_drops_the_smallest_and_grows_the_steepest_of_all_that_are_out():
+    # Half of four kept weights, 0.1 and 0.2, go. The two with the steepest gradients
+    # come: one that was out, and 0.1, which therefore stays after all.
+    weight = [0.1, 0.9, 0.2, 0.8, 0, 0, 0, 0]
+    gradient = np.array([9, 0, 0.5, 8, 1, -7, 2, 3.0])
+    rigl = kprune.RigL(fraction=0.5, end_step=10**9)  # no decay to speak of
+
+    (mask,) = rigl(
+        update(
+            [weight], [[1, 1, 1, 1, 0, 0, 0, 0]], 0.5, evidence=[{"gradient": gradient}]
+        )
+    )
+
+    np.testing.assert_array_equal(mask, [1, 1, 0, 1, 0, 1, 0, 0])
+
+
+def test_the_fraction_of_rigl_falls_as_the_cosine_of_the_paper():
+    rigl = kprune.RigL(fraction=0.4, end_step=100)
+
+    found = [rigl.fraction_at(t) for t in (0, 25, 50, 100)]
+
+    quarter = 0.4 / 2 * (1 + math.cos(math.pi / 4))
+    np.testing.assert_allclose(found, [0.4, quarter, 0.2, 0], atol=1e-12)
+
+
+def test_set_grows_by_seed_step_and_name_alone():
+    weights = [np.arange(1, 101) / 100] * 2
+    masks = [np.arange(100) >= 50] * 2
+
+    def grown(seed, step):
+        found = list(kprune.SET(0.2, seed=seed)(update(weights, masks, 0.5, step)))
+        return [mask[:50] for mask in found]
+
+    one, other = grown(0, 10)
+    again = grown(0, 10)
+    assert 5 <= np.count_nonzero(one) <= 10  # some of what was dropped comes back
+    np.testing.assert_array_equal(again, [one, other])
+    assert (one != other).any()
+    assert (grown(1, 10)[0] != one).any()
+    assert (grown(0, 20)[0] != one).any()
+
+
+@pytest.mark.parametrize("regrowth", [kprune.SET(0.3), kprune.RigL(0.3, end_step=99)])
+@pytest.mark.parametrize("scope", [kprune.LayerWise(), kprune.Global()])
+@pytest.mark.parametrize("sparsity", [0.0, 0.1, 0.5, 0.9, 0.99])
+def test_an_exchange_leaves_every_count_as_pruning_did(regrowth, scope, sparsity):
+    rng = np.random.default_rng(0)
+    weights = [rng.normal(size=s) for s in ((7, 9), (20, 3), (5,))]
+    masks = [np.ones(w.shape, bool) for w in weights]
+    evidence = [{"gradient": rng.normal(size=w.shape)} for w in weights]
+    asked = update(weights, masks, sparsity, scope=scope, evidence=evidence)
+    pruned = list(asked.prune(evidence=None))
+
+    found = list(regrowth(asked))
+
+    for before, after in zip(pruned, found, strict=True):
+        assert np.count_nonzero(before) == np.count_nonzero(after)
+
+
+def test_a_rising_schedule_prunes_first_and_exchanges_then():
+    weight = np.arange(1, 11) / 10  # 0.1 ... 1.0
+    gradient = np.array([5, 4, 3, 2, 1, 0, 0, 0, 0, 0.0])
+    rigl = kprune.RigL(fraction=0.4, end_step=10**9)
+
+    (mask,) = rigl(
+        update([weight], [np.ones(10)], 0.5, evidence=[{"gradient": gradient}])
+    )
+
+    # Pruning leaves 0.6 to 1.0; two of the five are exchanged for the first two.
+    np.testing.assert_array_equal(mask, [1, 1, 0, 0, 0, 0, 0, 1, 1, 1])
+
+
+def test_whole_channels_are_exchanged():
+    weight = np.array([[4.0, 0, 2, 0], [4, 0, 2, 0]])
+    mask = np.array([[1, 0, 1, 0]] * 2)
+    gradient = np.array([[0.0, 1, 0, -3], [0, 1, 0, -3]])
+
+    (found,) = kprune.RigL(fraction=0.5, end_step=10**9)(
+        update(
+            [weight],
+            [mask],
+            0.5,
+            evidence=[{"gradient": gradient}],
+            granularity=[kprune.Channel()],
+        )
+    )
+
+    np.testing.assert_array_equal(found, [[1, 0, 0, 1]] * 2)
+
+
+@pytest.mark.parametrize("regrowth", [kprune.SET(), kprune.RigL()])
+def test_units_that_depend_on_each_other_are_not_exchanged(regrowth):
+    with pytest.raises(ValueError, match=r"NofM.*Prune with single weights, blocks or"):
+        regrowth.check([kprune.NofM(2, 4)])
+
+
+def test_surgery_at_a_sparsity_lets_a_weight_back_only_beyond_the_margin():
+    # Two of four stay. 1.05 is larger than the kept 1.0, but not by a tenth; 1.2 is.
+    surgery = kprune.DynamicNetworkSurgery(margin=0.1, end_step=99)
+
+    def spliced(newcomer):
+        shadow = np.array([1.0, 2.0, newcomer, 0.1], "float32")
+        (mask,) = surgery(
+            update([[1, 2, 0, 0]], [[1, 1, 0, 0]], 0.5, evidence=[{"shadow": shadow}])
+        )
+        return mask.tolist()
+
+    assert spliced(-1.05) == [True, True, False, False]
+    assert spliced(-1.2) == [False, True, True, False]
+
+
+def test_surgery_with_deviations_has_the_two_thresholds_of_the_paper():
+    # Mean 5, deviation sqrt(5): t = 7.236 with one deviation, a = 6.03, b = 8.68.
+    surgery = kprune.DynamicNetworkSurgery(0.2, end_step=99, deviations=1.0)
+    shadow = np.array([2.0, -4.0, 6.0, -8.0], "float32")
+
+    kept = surgery.splice(shadow, np.array([True, True, True, True]))
+    removed = surgery.splice(shadow, np.array([True, True, True, False]))
+
+    np.testing.assert_array_equal(kept, [0, 0, 0, 1])
+    np.testing.assert_array_equal(removed, [0, 0, 0, 1])  # never all of them
+    assert not surgery.fixed_count
+
+
+def test_thresholds_of_surgery_need_single_weights():
+    surgery = kprune.DynamicNetworkSurgery(end_step=9, deviations=0.5)
+
+    with pytest.raises(ValueError, match="compares single weights with thresholds"):
+        surgery.check([kprune.Channel()])
+
+
+@pytest.mark.parametrize(
+    "regrowth", [kprune.SET(0.3, 10, 35), kprune.RigL(0.3, 10, 35)]
+)
+def test_updates_are_due_on_the_grid_before_the_end(regrowth):
+    assert [regrowth.last_due(s) for s in (0, 9, 10, 34, 35, 99)] == [
+        None,
+        None,
+        10,
+        30,
+        30,
+        30,
+    ]
+    assert [regrowth.next_due(s) for s in (0, 9, 10, 29, 30)] == [10, 10, 20, 30, None]
+
+
+@pytest.mark.parametrize(
+    "make, message",
+    [
+        (lambda: kprune.SET(0.0), "fraction=0.0 must lie between 0 and 1"),
+        (lambda: kprune.RigL(1.0), "fraction=1.0 must lie between 0 and 1"),
+        (lambda: kprune.RigL(frequency=0), "frequency=0 must be a whole number"),
+        (lambda: kprune.RigL(end_step=2.5), "end_step=2.5 must be a whole number"),
+        (lambda: kprune.Rewind(-1), "step=-1 must be a whole number"),
+        (lambda: kprune.DynamicNetworkSurgery(-0.1), "margin=-0.1 must be a finite"),
+    ],
+)
+def test_arguments_are_checked(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()

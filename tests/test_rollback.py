@@ -1,0 +1,187 @@
+import keras
+import numpy as np
+import pytest
+
+import kprune
+from kprune.mask_store import clock_of
+from tests.training_helpers import BATCH, counts, data, network
+
+# Updates at the beginnings of the epochs 1, 2, 3 and 4, which have 12 steps.
+STAIRS = kprune.PolynomialSchedule(
+    0.8, 12, end_step=48, initial_sparsity=0.2, power=1, frequency=12
+)
+
+
+class Told(keras.metrics.Metric):
+    """A metric that is told what to say, epoch by epoch."""
+
+    def __init__(self, values):
+        super().__init__(name="accuracy")
+        self.values = values
+        self.told = self.add_weight(name="told", initializer="zeros")
+
+    def update_state(self, y_true, y_pred, sample_weight=None):
+        pass
+
+    def reset_state(self):
+        pass
+
+    def result(self):
+        return self.told + 0.0
+
+
+class Tell(keras.callbacks.Callback):
+    """Sets the metric, and notes the state of model and optimizer at epoch ends."""
+
+    def __init__(self, metric):
+        super().__init__()
+        self.metric = metric
+        self.states = []
+
+    def on_test_begin(self, logs=None):
+        self.metric.told.assign(self.metric.values[len(self.states)])
+        self.states.append(state_of(self.model))
+
+
+def state_of(model):
+    """Values of all variables of a model and its optimizer, the rollback's apart."""
+    variables = model.variables + model.optimizer.variables
+    return [v.numpy() for v in variables if v.name != "rollback"]
+
+
+def train(values, rollback, epochs=None, verbose=0, schedule=STAIRS):
+    model = kprune.prune(network())
+    metric = Told(values)
+    model.compile(keras.optimizers.Adam(0.01), "mse", metrics=[metric])
+    x, y = data()
+    tell = Tell(metric)
+    pruning = kprune.PruningCallback(schedule, rollback=rollback)
+    history = model.fit(
+        x,
+        y,
+        batch_size=BATCH,
+        shuffle=False,
+        epochs=epochs or len(values),
+        validation_data=(x[:8], y[:8]),
+        verbose=verbose,
+        callbacks=[tell, pruning],
+    )
+    return model, tell, history.history["sparsity"]
+
+
+def test_a_metric_out_of_tolerance_brings_back_the_last_good_state_bit_for_bit(capsys):
+    rollback = kprune.Rollback("val_accuracy", tolerance=0.05)
+
+    model, tell, sparsity = train([0.9, 0.88, 0.86, 0.7], rollback, verbose=2)
+
+    for now, good in zip(state_of(model), tell.states[2], strict=True):
+        np.testing.assert_array_equal(now, good)
+    assert clock_of(model) == 36
+    np.testing.assert_allclose(sparsity, [0, 0.2, 0.4, 0.4], atol=0.01)
+    said = capsys.readouterr().out
+    assert "val_accuracy is 0.7, more than 0.05 worse than 0.9: went back" in said
+    assert "of step 36, which is raised no further" in said
+    assert "reached 0.3958, held there by the rollback." in said  # 57 of 144
+
+
+def test_after_going_back_training_goes_on_and_sparsity_does_not_rise():
+    rollback = kprune.Rollback("val_accuracy", tolerance=0.05)
+
+    model, tell, sparsity = train([0.9, 0.9, 0.5, 0.9, 0.9, 0.9], rollback)
+
+    np.testing.assert_allclose(sparsity, [0] + [0.2] * 5, atol=0.01)
+    assert clock_of(model) == 24 + 36
+    kernel = model.get_layer("hidden").kernel.numpy()
+    assert not any((state[0] == kernel).all() for state in tell.states[:5])
+
+
+def test_within_the_tolerance_nothing_happens():
+    rollback = kprune.Rollback("val_accuracy", tolerance=0.11)
+
+    _, _, sparsity = train([0.9, 0.8, 0.79, 0.79, 0.79], rollback)
+
+    np.testing.assert_allclose(sparsity[-1], 0.8, atol=0.01)
+
+
+def test_patience_lets_training_make_up_for_a_step_of_pruning():
+    values = [0.9, 0.5, 0.9, 0.5, 0.9]
+
+    _, _, impatient = train(values, kprune.Rollback("val_accuracy", 0.05))
+    _, _, patient = train(values, kprune.Rollback("val_accuracy", 0.05, patience=1))
+
+    assert impatient[-1] == 0
+    np.testing.assert_allclose(patient[-1], 0.8, atol=0.01)
+
+
+def test_a_model_that_was_rolled_back_stays_so_in_another_run(tmp_path):
+    rollback = kprune.Rollback("loss", tolerance=10.0, reference=-10.0)
+    model = kprune.prune(network())
+    model.compile("sgd", "mse")
+    x, y = data()
+    options = {"batch_size": BATCH, "verbose": 0}
+    schedule = kprune.PolynomialSchedule(0.8, 6, end_step=24, frequency=3)
+    pruning = kprune.PruningCallback(schedule, rollback=rollback)
+    model.fit(x, y, epochs=3, callbacks=[pruning], **options)
+    held = counts(model)
+    model.save_weights(tmp_path / "held.weights.h5")
+    fresh = kprune.prune(network())
+    fresh.compile("sgd", "mse")
+    fresh.load_weights(tmp_path / "held.weights.h5")
+
+    fresh.fit(
+        x,
+        y,
+        epochs=3,
+        callbacks=[kprune.PruningCallback(schedule, rollback=rollback)],
+        **options,
+    )
+
+    assert counts(fresh) == held
+    assert 0 < held["hidden"] < 77
+
+
+def test_a_reference_is_asked_for_where_there_is_none():
+    rollback = kprune.Rollback("val_accuracy", 0.05)
+    schedule = kprune.ConstantSchedule(0.5)
+
+    with pytest.raises(ValueError, match="nothing to compare 'val_accuracy' with"):
+        train([0.9], rollback, schedule=schedule)
+
+
+def test_a_metric_that_is_not_there_is_named():
+    rollback = kprune.Rollback("val_auc", 0.05, reference=0.9)
+
+    with pytest.raises(ValueError, match=r"looks for 'val_auc'.*'val_accuracy'"):
+        train([0.9], rollback, epochs=5)
+
+
+@pytest.mark.parametrize(
+    "monitor, value, kept",
+    [
+        ("val_loss", 0.54, True),
+        ("val_loss", 0.56, False),
+        ("accuracy", 0.46, True),
+        ("accuracy", 0.44, False),
+        ("accuracy", float("nan"), False),
+    ],
+)
+def test_better_is_what_the_name_says(monitor, value, kept):
+    assert kprune.Rollback(monitor, 0.05).keeps(value, reference=0.5) == kept
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (("val_kappa", 0.1), "does not tell whether larger is better: pass mode="),
+        (("loss", -0.1), "tolerance=-0.1 must be a number of 0 or more"),
+    ],
+)
+def test_arguments_of_rollback_are_checked(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        kprune.Rollback(*arguments)
+
+
+def test_rollback_survives_its_config():
+    rollback = kprune.Rollback("kappa", 0.1, reference=0.5, mode="max", patience=2)
+
+    assert kprune.Rollback.from_config(rollback.get_config()) == rollback
