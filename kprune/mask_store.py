@@ -38,6 +38,20 @@ class MaskedWeight:
     mask: object
     layer: keras.Layer
 
+    def held(self, weight):
+        """Returns a weight as it shall be after an update, and in a stripped model.
+
+        Other kinds of entries hold more than zeros.
+
+        Args:
+            weight: Tensor or variable of the weight's shape: the weight, or the
+                average that an optimizer keeps of it.
+
+        Returns:
+            Tensor like `weight`. What is held already comes back bit for bit.
+        """
+        return masked(weight, self.mask)
+
 
 @register("layers")
 class MaskStore(keras.Layer):
@@ -148,10 +162,10 @@ class _Refusal:
 
 
 class MaskConstraint(keras.constraints.Constraint):
-    """Holds a pruned weight at zero after every optimizer update.
+    """Holds a weight as its entry says, after every optimizer update.
 
     The user's own constraint runs first. The average that an optimizer with
-    `use_ema=True` keeps of the weight is masked too, and the clock is advanced.
+    `use_ema=True` keeps of the weight is held too, and the clock is advanced.
 
     Args:
         store: The `MaskStore` of the weight.
@@ -171,10 +185,10 @@ class MaskConstraint(keras.constraints.Constraint):
         self.optimizer = applying_optimizer()
         average = average_of(self.entry.variable, self.optimizer)
         if average is not None:
-            average.assign(masked(average, self.entry.mask))
+            average.assign(self.entry.held(average))
         if self.own is not None:
             weight = self.own(weight)
-        return masked(weight, self.entry.mask)
+        return self.entry.held(weight)
 
 
 def masked(weight, mask):

@@ -14,7 +14,7 @@ from kprune.inspection import (
     is_pruned_in_place,
     own_weights,
 )
-from kprune.mask_store import MaskStore, clock_of, masked, stores
+from kprune.mask_store import MaskStore, clock_of, stores
 from kprune.prunable import Selection, find_weights, has_no_prunable_weights
 from kprune.pruned_model import PrunedModel
 from kprune.wrapper import PruningWrapper
@@ -93,6 +93,10 @@ def strip(model):
     saves, loads and exports where kprune is not installed. Fit for use at any
     time, also in the middle of training.
 
+    What was written past masks or shared weights, by `assign` or `set_weights`,
+    comes out as the next update would have left it: zeros behind a mask are zero,
+    and weights of one cluster have their mean.
+
     Args:
         model: A model that `prune` has made. It is not changed, unless it was
             pruned in place; then it is stripped in place.
@@ -117,7 +121,7 @@ def strip(model):
         )
     if is_pruned_in_place(model):
         for entry in model.kprune_store.entries:
-            entry.variable.assign(masked(entry.variable, entry.mask))
+            entry.variable.assign(entry.held(entry.variable))
         warnings.warn(
             f"The model {model.name!r} was pruned in place and is stripped in place.",
             stacklevel=2,
@@ -125,6 +129,28 @@ def strip(model):
         return pruned_model.detach(model)
     with model.distribute_strategy.scope():
         return _Copy(model, _plain_stand_in).model
+
+
+def stripped_for(caller, model):
+    """Returns a model as a file shall hold it, without masks; warns if it had some.
+
+    Args:
+        caller: String, the public function that the user has called.
+        model: A Keras 3 model. It is not changed.
+
+    Returns:
+        Tuple of a model and the notes on it, a tuple of strings. A model that was
+        pruned in place comes back as it is: it would lose its masks, and its zeros
+        are zeros anyway.
+    """
+    if not is_pruned(model) or is_pruned_in_place(model):
+        return model, ()
+    note = (
+        "the model was still set up for training with masks or shared weights; what "
+        "was written is kprune.strip(model)"
+    )
+    warnings.warn(f"{caller}: {note}.", stacklevel=3)
+    return strip(model), (note,)
 
 
 class _Copy:
@@ -178,7 +204,7 @@ def _plain_stand_in(layer, parents, copier):
         variables = {w.path: w.variable for w in find_weights(new)}
         for store in marked:
             for entry in store.entries:
-                variables[entry.path].assign(masked(entry.variable, entry.mask))
+                variables[entry.path].assign(entry.held(entry.variable))
 
     return new, finish
 
