@@ -1,5 +1,6 @@
 """What the benchmarks share: interleaved timing, tables and RESULTS.md."""
 
+import argparse
 import importlib.metadata
 import os
 import pathlib
@@ -16,6 +17,23 @@ from rich.table import Table
 RESULTS = pathlib.Path(__file__).with_name("RESULTS.md")
 PACKAGES = ("tensorflow", "keras", "tf_keras", "tensorflow-model-optimization", "numpy")
 TITLE = "# Benchmark results\n\nEach script writes its own section with `--record`.\n"
+
+
+def read_options(doc, **options):
+    """Reads the command line of a benchmark: `--record`, and options of its own.
+
+    Args:
+        doc: String, the script's docstring; its first line is the description.
+        **options: Dict of what `add_argument` takes, for each option.
+
+    Returns:
+        Namespace with `record` and the options.
+    """
+    parser = argparse.ArgumentParser(description=doc.splitlines()[0])
+    parser.add_argument("--record", action="store_true", help="write RESULTS.md")
+    for name, settings in options.items():
+        parser.add_argument(f"--{name}", **settings)
+    return parser.parse_args()
 
 
 def interleaved(subjects, rounds):

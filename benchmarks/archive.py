@@ -6,7 +6,6 @@ bits, so that the entropy of masks and indices is as in a trained model of that 
     python benchmarks/archive.py [--record]
 """
 
-import argparse
 import os
 import pathlib
 import tempfile
@@ -16,7 +15,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 import keras
 import numpy as np
-from _harness import interleaved, publish
+from _harness import interleaved, publish, read_options
 from keras import layers
 from sklearn.cluster import KMeans
 
@@ -120,15 +119,12 @@ def speed(folder, rounds, record):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--record", action="store_true", help="write RESULTS.md")
-    parser.add_argument("--rounds", type=int, default=5)
-    arguments = parser.parse_args()
+    options = read_options(__doc__, rounds={"type": int, "default": 5})
     keras.utils.set_random_seed(0)
     with tempfile.TemporaryDirectory() as folder:
         folder = pathlib.Path(folder)
-        speed(folder, arguments.rounds, arguments.record)
-        sizes(folder, arguments.record)
+        speed(folder, options.rounds, options.record)
+        sizes(folder, options.record)
 
 
 if __name__ == "__main__":

@@ -252,12 +252,20 @@ def run(arguments, folder):
     teacher = error(keras.models.load_model(folder / TEACHER), *test)
     tested = "error, % of held-out" if arguments.validate else "test error, %"
     publish(
-        "Deep Compression" + (" (validation)" if arguments.validate else ""),
+        section(arguments),
         [*COLUMNS, tested],
         rows,
         NOTE.format(epochs=epochs, teacher=teacher),
         arguments.record,
     )
+
+
+def section(arguments):
+    """Returns the heading under which a run is recorded; no run hides another."""
+    heading = "Deep Compression"
+    if arguments.sparsity:
+        heading += ", trade-off of " + ", ".join(arguments.model)
+    return heading + (" (validation)" if arguments.validate else "")
 
 
 def adapted(recipe, arguments):

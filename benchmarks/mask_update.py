@@ -7,7 +7,6 @@ weights in 50 layers, ranked together and layer by layer.
     python benchmarks/mask_update.py [--record]
 """
 
-import argparse
 import gc
 import itertools
 import os
@@ -17,7 +16,14 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 import numpy as np
 from _criteria import criteria
-from _harness import interleaved, milliseconds, publish, ratio, settle_frameworks
+from _harness import (
+    interleaved,
+    milliseconds,
+    publish,
+    ratio,
+    read_options,
+    settle_frameworks,
+)
 
 keras, tf_keras, tfmot = settle_frameworks()
 
@@ -175,16 +181,13 @@ def granularities(rounds, record):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--record", action="store_true", help="write RESULTS.md")
-    parser.add_argument("--rounds", type=int, default=7)
-    arguments = parser.parse_args()
+    options = read_options(__doc__, rounds={"type": int, "default": 7})
     keras.utils.set_random_seed(0)
     np.random.seed(0)
-    single_kernel(arguments.rounds, arguments.record)
-    many_layers(3 * arguments.rounds, arguments.record)
-    granularities(arguments.rounds, arguments.record)
-    criteria(LAYERS, WIDTH, arguments.rounds, arguments.record)
+    single_kernel(options.rounds, options.record)
+    many_layers(3 * options.rounds, options.record)
+    granularities(options.rounds, options.record)
+    criteria(LAYERS, WIDTH, options.rounds, options.record)
 
 
 if __name__ == "__main__":

@@ -44,15 +44,39 @@ def _inherits(model, base, *methods):
     return all(getattr(type(model), m) is getattr(base, m) for m in methods)
 
 
-def rebuild(model, convert):
+class Chain(list):
+    """Layers, one behind the other, that stand where one layer stood."""
+
+    def __call__(self, inputs):
+        """Returns what the last layer makes of what the others made."""
+        for layer in self:
+            inputs = layer(inputs)
+        return inputs
+
+
+def copy_operation(operation):
+    """Makes a Keras operation, as `x + y` leaves one in a graph, like another.
+
+    Args:
+        operation: A Keras operation that is no layer.
+
+    Returns:
+        An operation of the same class, arguments and name.
+    """
+    return type(operation).from_config(operation.get_config())
+
+
+def rebuild(model, convert, convert_operation=copy_operation):
     """Makes a model of the same graph, class, name and inputs from stand-ins.
 
     Args:
         model: A model for which `is_graph` holds. It is not changed.
         convert: Function `(layer, parents)` that returns the stand-in for a
-            layer; `parents` is the tuple of models around it within `model`.
-            Called once a layer, however often the graph uses it. Nested models of
-            the same kind are rebuilt in turn and not passed to it.
+            layer, or a `Chain` of them; `parents` is the tuple of models around it
+            within `model`. Called once a layer, however often the graph uses it.
+            Nested models of the same kind are rebuilt in turn and not passed to it.
+        convert_operation: Function `(operation)` that returns what is called in the
+            place of a Keras operation that is no layer. Defaults to a copy.
 
     Returns:
         An uncompiled model; weights are those of the stand-ins.
@@ -65,17 +89,17 @@ def rebuild(model, convert):
     >>> [layer.name for layer in twin.layers], twin.layers[0] is model.layers[0]
     (['d'], False)
     """
-    return _rebuild(model, convert, parents=(), stand_ins={})
+    return _rebuild(model, convert, convert_operation, parents=(), stand_ins={})
 
 
-def _rebuild(model, convert, parents, stand_ins):
+def _rebuild(model, convert, convert_operation, parents, stand_ins):
     def stand_in(operation):
         if id(operation) not in stand_ins:
             if not isinstance(operation, keras.Layer):
-                new = type(operation).from_config(operation.get_config())
+                new = convert_operation(operation)
             elif is_graph(operation):
                 inner = (*parents, operation)
-                new = _rebuild(operation, convert, inner, stand_ins)
+                new = _rebuild(operation, convert, convert_operation, inner, stand_ins)
             else:
                 new = convert(operation, parents)
             stand_ins[id(operation)] = new
@@ -86,7 +110,9 @@ def _rebuild(model, convert, parents, stand_ins):
         for tensor in getattr(model, "inputs", ()):
             new.add(_same_input(tensor))
         for layer in model.layers:
-            new.add(stand_in(layer))
+            converted = stand_in(layer)
+            for part in converted if isinstance(converted, Chain) else [converted]:
+                new.add(part)
     else:
         # A plain view of the same graph: the public clone_model would otherwise
         # carry over a compile config that may not be serialisable.

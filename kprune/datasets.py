@@ -7,6 +7,7 @@ has the members that Keras' own file has, `keras/datasets/fashion-mnist/` holds
 the four published files, and `cifar10/` holds one `.npz` file a batch.
 """
 
+import contextlib
 import dataclasses
 import gzip
 import os
@@ -165,15 +166,26 @@ def _existing(path):
     return path
 
 
-def _arrays(path, *members):
+@contextlib.contextmanager
+def _reading(path, kind, *errors):
+    """Says what to do about a file that is not what it should be."""
     try:
-        with _existing(path).open("rb") as file, np.load(file) as arrays:
-            return [arrays[member] for member in members]
-    except (ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        yield
+    except (ValueError, EOFError, *errors) as error:
         raise OSError(
-            f"{str(path)!r} is no file with the arrays {', '.join(members)} ({error}). "
-            "Fetch it again, or name another folder in KPRUNE_DATA."
+            f"{str(path)!r} is no {kind} ({error}). Fetch it again, or name another "
+            "folder in KPRUNE_DATA."
         ) from error
+
+
+def _arrays(path, *members):
+    kind = f"file with the arrays {', '.join(members)}"
+    with (
+        _reading(path, kind, KeyError, zipfile.BadZipFile),
+        _existing(path).open("rb") as file,
+        np.load(file) as arrays,
+    ):
+        return [arrays[member] for member in members]
 
 
 def _mnist(folder):
@@ -195,17 +207,12 @@ def _fashion_mnist(folder):
 
 def _idx(path):
     """Reads a gzipped IDX file of bytes: magic number, big-endian sizes, values."""
-    try:
+    with _reading(path, "gzipped IDX file", IndexError, gzip.BadGzipFile):
         with gzip.open(_existing(path)) as file:
             content = file.read()
         rank = content[3]
         shape = np.frombuffer(content, ">i4", count=rank, offset=4)
         return np.frombuffer(content, "uint8", offset=4 + 4 * rank).reshape(shape)
-    except (ValueError, IndexError, EOFError, gzip.BadGzipFile) as error:
-        raise OSError(
-            f"{str(path)!r} is no gzipped IDX file ({error}). Fetch it again, or name "
-            "another folder in KPRUNE_DATA."
-        ) from error
 
 
 def _cifar10(folder):

@@ -1,10 +1,11 @@
 """What a model is: of Keras 3, pruned, pruned in place."""
 
 import keras
+import numpy as np
 
+from kprune.delegation import check_backend
 from kprune.mask_store import stores
 from kprune.pruned_model import PrunedModel
-from kprune.wrapper import check_backend
 
 
 def is_pruned(model):
@@ -61,6 +62,39 @@ def check_keras_model(model):
         f"Expected a keras.Model, got {type(model).__name__}: {model!r:.80}. Wrap a "
         "single layer in a model: keras.Sequential([layer])."
     )
+
+
+def check_built(model):
+    """Raises a `ValueError` unless a model has its weights.
+
+    Args:
+        model: A Keras 3 model.
+    """
+    if not model.built:
+        raise ValueError(
+            f"{type(model).__name__} {model.name!r} has no weights yet. Call it once "
+            "on a batch of data, as in `model(x[:1])`, or build it, as in "
+            "`model.build(input_shape)`."
+        )
+
+
+def check_numbers(model, error=ValueError):
+    """Raises an error if a weight holds what is no number.
+
+    Args:
+        model: A built Keras model.
+        error: Class of the exception to raise. Defaults to `ValueError`.
+    """
+    spoiled = [
+        weight.path
+        for weight in own_weights(model)
+        if "float" in weight.dtype and np.isnan(np.asarray(weight, "float64")).any()
+    ]
+    if spoiled:
+        raise error(
+            f"Model {model.name!r} has NaN in its weights {', '.join(spoiled)}. Go "
+            "back to a checkpoint from before the training diverged."
+        )
 
 
 def own_weights(model):

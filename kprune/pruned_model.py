@@ -8,6 +8,7 @@ it is saved differs, so that loading it makes the masks again.
 
 import copy
 import dataclasses
+import functools
 
 from keras import saving
 
@@ -90,7 +91,7 @@ def attach(model, paths, granularity, clock, plain_config):
     Returns:
         The same object.
     """
-    model.__class__ = _pruned_class(type(model))
+    model.__class__ = class_for(PrunedModel, type(model))
     model.kprune_origin = _Origin(plain_config, list(paths))
     model._tracker.unlock()
     model.kprune_store = MaskStore(
@@ -137,20 +138,25 @@ def plain_class(model):
     return next(c for c in type(model).__mro__ if not issubclass(c, PrunedModel))
 
 
-_classes = {}
+@functools.cache
+def class_for(kind, plain):
+    """Returns the class of models that are of a user's class and of `kind` as well.
 
+    Args:
+        kind: `PrunedModel` or a registered class derived from it.
+        plain: The user's class.
 
-def _pruned_class(cls):
-    """Returns the class of pruned models whose own class is `cls`."""
-    if cls not in _classes:
-        pruned = type(f"Pruned{cls.__name__}", (PrunedModel, cls), {})
-        # Keras shall save it as `PrunedModel`, which can be loaded anywhere ...
-        register = saving.register_keras_serializable("kprune", "PrunedModel")
-        register(pruned)
-        # ... and shall find that one, not the last class made here.
-        register(PrunedModel)
-        _classes[cls] = pruned
-    return _classes[cls]
+    Returns:
+        A class, one and the same for the same arguments.
+    """
+    prefix = kind.__name__.removesuffix("Model")
+    both = type(f"{prefix}{plain.__name__}", (kind, plain), {})
+    # Keras shall save it as `kind`, which can be loaded anywhere ...
+    register = saving.register_keras_serializable("kprune", kind.__name__)
+    register(both)
+    # ... and shall find that one, not the last class made here.
+    register(kind)
+    return both
 
 
 def config_of(model):

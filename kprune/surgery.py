@@ -106,6 +106,10 @@ def strip(model):
     saves, loads and exports where kprune is not installed. Fit for use at any
     time, also in the middle of training.
 
+    What was written past masks or shared weights, by `assign` or `set_weights`,
+    comes out as the next update would have left it: zeros behind a mask are zero,
+    and weights of one cluster have their mean.
+
     Args:
         model: A model that `prune` has made. It is not changed, unless it was
             pruned in place; then it is stripped in place.
@@ -138,6 +142,28 @@ def strip(model):
         return pruned_model.detach(model)
     with model.distribute_strategy.scope():
         return _Copy(model, _plain_stand_in).model
+
+
+def stripped_for(caller, model):
+    """Returns a model as a file shall hold it, without masks; warns if it had some.
+
+    Args:
+        caller: String, the public function that the user has called.
+        model: A Keras 3 model. It is not changed.
+
+    Returns:
+        Tuple of a model and the notes on it, a tuple of strings. A model that was
+        pruned in place comes back as it is: it would lose its masks, and its zeros
+        are zeros anyway.
+    """
+    if not is_pruned(model) or is_pruned_in_place(model):
+        return model, ()
+    note = (
+        "the model was still set up for training with masks or shared weights; what "
+        "was written is kprune.strip(model)"
+    )
+    warnings.warn(f"{caller}: {note}.", stacklevel=3)
+    return strip(model), (note,)
 
 
 class _Copy:

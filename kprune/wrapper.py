@@ -1,17 +1,17 @@
 """`PruningWrapper`: a layer with masks on its weights."""
 
 import functools
-import inspect
 
 import keras
 from keras.saving import deserialize_keras_object
 
 from kprune import prunable, registry
+from kprune.delegation import DelegatingWrapper
 from kprune.mask_store import MaskStore, serialize_shared
 
 
 @registry.register("layers")
-class PruningWrapper(keras.layers.Wrapper):
+class PruningWrapper(DelegatingWrapper):
     """Wraps a layer and holds a mask for each of its prunable weights.
 
     `kprune.prune` makes these. Wrap a layer by hand to build a model that is
@@ -44,25 +44,8 @@ class PruningWrapper(keras.layers.Wrapper):
     def __init__(
         self, layer, granularity="element", weights=None, clock=None, **kwargs
     ):
-        check_backend()
         if isinstance(layer, PruningWrapper):
             raise ValueError(f"The layer {layer.name!r} is wrapped already.")
-
-        # Keras reads argument names (`training`, `mask`, `query`) off the
-        # signature, so the call of this instance carries the layer's.
-        def call(*args, **kwargs):
-            outputs = self.layer(*args, **kwargs)
-            self._attach_if_built()
-            return outputs
-
-        call.__signature__ = inspect.signature(layer.call)
-        self.call = call
-        kwargs = {
-            "name": layer.name,
-            "trainable": layer.trainable,
-            "dtype": layer.dtype_policy,
-            **kwargs,
-        }
         super().__init__(layer, **kwargs)
         granularity = registry.get("granularities", granularity)
         if isinstance(clock, dict):
@@ -97,15 +80,6 @@ class PruningWrapper(keras.layers.Wrapper):
         return self._paths
 
     @property
-    def trainable(self):
-        """Whether the wrapped layer is trained; setting it freezes that layer."""
-        return self.layer.trainable
-
-    @trainable.setter
-    def trainable(self, value):
-        keras.Layer.trainable.fset(self, value)
-
-    @property
     def dtype_policy(self):
         """The dtype policy of the wrapped layer; setting it sets that."""
         return self.layer.dtype_policy
@@ -119,28 +93,11 @@ class PruningWrapper(keras.layers.Wrapper):
         """What is removed together."""
         return self.store.granularity
 
-    @property
-    def supports_masking(self):
-        """Whether the layer passes Keras masks (of time steps) on."""
-        return self.layer.supports_masking
-
-    def __setattr__(self, name, value):
-        # What can be read through the wrapper is set through it, too.
-        own = name.startswith("_") or name in vars(self) or hasattr(type(self), name)
-        if own or "layer" not in vars(self) or not hasattr(self.layer, name):
-            super().__setattr__(name, value)
-        else:
-            setattr(self.layer, name, value)
-
-    def __getattr__(self, name):
-        if name.startswith("_") or name == "layer":
-            raise AttributeError(f"{type(self).__name__} has no attribute {name!r}")
-        return getattr(self.layer, name)
-
-    def _open_name_scope(self):
-        # Keras enters a layer's scope once, so that the paths of the weights, which
-        # optimizers and maps of dtype policies look at, are those of the layer.
-        return self.layer._open_name_scope()
+    def call_layer(self, *args, **kwargs):
+        """Returns what the layer returns."""
+        outputs = self.layer(*args, **kwargs)
+        self._attach_if_built()
+        return outputs
 
     def _maybe_build(self, call_spec):
         if not self._attached:
@@ -176,10 +133,6 @@ class PruningWrapper(keras.layers.Wrapper):
         """Refused by the wrapped layer, which says what to do instead."""
         return self.layer.quantize(mode, config=config, **kwargs)
 
-    def compute_mask(self, inputs, previous_mask):
-        """Returns the Keras mask (of time steps) that the layer passes on."""
-        return self.layer.compute_mask(inputs, previous_mask)
-
     def compute_output_shape(self, *args, **kwargs):
         """Returns the shape of the layer's outputs."""
         return self.layer.compute_output_shape(*args, **kwargs)
@@ -193,7 +146,6 @@ class PruningWrapper(keras.layers.Wrapper):
     def get_config(self):
         """Returns the layer's config and what was resolved: paths, granularity."""
         config = super().get_config()
-        config["layer"] = serialize_shared(self.layer)
         config["clock"] = serialize_shared(self.store.clock)
         if _is_built_by_call(self.layer):
             config["layer"].pop("build_config", None)
@@ -214,12 +166,3 @@ _CALL_TRAITS = (
 
 def _is_built_by_call(layer):
     return type(layer).build is keras.Layer.build
-
-
-def check_backend():
-    """Raises a `ValueError` if Keras runs on another backend than TensorFlow."""
-    if keras.backend.backend() != "tensorflow":
-        raise ValueError(
-            f"Keras runs on the {keras.backend.backend()!r} backend; kprune needs "
-            "TensorFlow. Set KERAS_BACKEND=tensorflow before Keras is imported."
-        )

@@ -257,6 +257,21 @@ _ATTENTION = (
 )
 IMAGE = (8, 8, 3)
 
+
+def _attention_cases(name, layer):
+    """Lists the ways to call an attention layer."""
+    builds = {
+        "": _attention(layer),
+        ", causal": _attention(layer, use_causal_mask=True),
+        " with scores": _attention(layer, return_attention_scores=True),
+        " with a mask": _masked_attention(layer),
+    }
+    return [
+        LayerCase(f"{name}{way}", build, _ATTENTION, normal(5, 8))
+        for way, build in builds.items()
+    ]
+
+
 CASES = [
     LayerCase(
         "Dense",
@@ -428,65 +443,12 @@ CASES = [
         ("layer/kernel",),
         normal(6, 4),
     ),
-    LayerCase(
-        "MultiHeadAttention",
-        _attention(lambda: layers.MultiHeadAttention(2, 4, name="subject")),
-        _ATTENTION,
-        normal(5, 8),
+    *_attention_cases(
+        "MultiHeadAttention", lambda: layers.MultiHeadAttention(2, 4, name="subject")
     ),
-    LayerCase(
-        "MultiHeadAttention, causal",
-        _attention(
-            lambda: layers.MultiHeadAttention(2, 4, name="subject"),
-            use_causal_mask=True,
-        ),
-        _ATTENTION,
-        normal(5, 8),
-    ),
-    LayerCase(
-        "MultiHeadAttention with scores",
-        _attention(
-            lambda: layers.MultiHeadAttention(2, 4, name="subject"),
-            return_attention_scores=True,
-        ),
-        _ATTENTION,
-        normal(5, 8),
-    ),
-    LayerCase(
-        "MultiHeadAttention with a mask",
-        _masked_attention(lambda: layers.MultiHeadAttention(2, 4, name="subject")),
-        _ATTENTION,
-        normal(5, 8),
-    ),
-    LayerCase(
+    *_attention_cases(
         "GroupQueryAttention",
-        _attention(lambda: layers.GroupQueryAttention(4, 4, 2, name="subject")),
-        _ATTENTION,
-        normal(5, 8),
-    ),
-    LayerCase(
-        "GroupQueryAttention, causal",
-        _attention(
-            lambda: layers.GroupQueryAttention(4, 4, 2, name="subject"),
-            use_causal_mask=True,
-        ),
-        _ATTENTION,
-        normal(5, 8),
-    ),
-    LayerCase(
-        "GroupQueryAttention with scores",
-        _attention(
-            lambda: layers.GroupQueryAttention(4, 4, 2, name="subject"),
-            return_attention_scores=True,
-        ),
-        _ATTENTION,
-        normal(5, 8),
-    ),
-    LayerCase(
-        "GroupQueryAttention with a mask",
-        _masked_attention(lambda: layers.GroupQueryAttention(4, 4, 2, name="subject")),
-        _ATTENTION,
-        normal(5, 8),
+        lambda: layers.GroupQueryAttention(4, 4, 2, name="subject"),
     ),
     LayerCase(
         "SpectralNormalization",

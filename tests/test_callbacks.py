@@ -14,6 +14,7 @@ from tests.training_helpers import (
     assert_equal_states,
     counts,
     data,
+    fit,
     network,
     polynomial,
     zeros_of,
@@ -27,19 +28,6 @@ def model():
     model = kprune.prune(network())
     model.compile(keras.optimizers.Adam(0.01), "mse")
     return model
-
-
-def fit(model, *callbacks, verbose=0, epochs=2, **options):
-    x, y = data()
-    return model.fit(
-        x,
-        y,
-        batch_size=BATCH,
-        epochs=epochs,
-        verbose=verbose,
-        callbacks=list(callbacks),
-        **options,
-    )
 
 
 class Count(keras.callbacks.Callback):

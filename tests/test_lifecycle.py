@@ -1,5 +1,6 @@
 """Saved, killed, resumed, compiled again, stripped: the schedule goes on."""
 
+import functools
 import os
 import signal
 import subprocess
@@ -13,6 +14,7 @@ import tensorflow as tf
 
 import kprune
 from kprune.mask_store import clock_of
+from tests import training_helpers
 from tests.training_helpers import (
     BATCH,
     BATCHES,
@@ -45,19 +47,7 @@ def compiled(model, **options):
     return model
 
 
-def fit(model, *callbacks, epochs=2, initial_epoch=0, **options):
-    x, y = data()
-    return model.fit(
-        x,
-        y,
-        batch_size=BATCH,
-        epochs=epochs,
-        initial_epoch=initial_epoch,
-        shuffle=False,
-        verbose=0,
-        callbacks=list(callbacks),
-        **options,
-    )
+fit = functools.partial(training_helpers.fit, shuffle=False)
 
 
 class StopAfter(keras.callbacks.Callback):

@@ -24,6 +24,7 @@ ARGUMENTS = {
     "name": "another",
     "tolerance": 1e-3,
     "packed": "fp16",
+    "signatures": {"features": "pool"},
     "quantization": "int8",
     "representative_data": np.zeros((1, 1)),
     "sparse": False,

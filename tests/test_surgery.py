@@ -23,6 +23,7 @@ from tests.layer_cases import (
     values,
     zeros_of,
 )
+from tests.training_helpers import OwnStep
 
 X, Y = normal(6)(32), normal(3)(32)
 
@@ -198,18 +199,6 @@ def test_layer_shared_between_models_of_a_nest():
     pruned, _ = assert_round_trip(model, X)  # Keras itself can't load such a file
 
     assert len(entries(pruned)) == 2
-
-
-class OwnStep(keras.Model):
-    """A Functional model with a training step of its own."""
-
-    def train_step(self, data):
-        x, y = data
-        with tf.GradientTape() as tape:
-            loss = self.compute_loss(x=x, y=y, y_pred=self(x, training=True))
-        gradients = tape.gradient(loss, self.trainable_variables)
-        self.optimizer.apply(gradients, self.trainable_variables)
-        return {"loss": loss, "own": 1.0}
 
 
 def test_functional_subclass_keeps_class_and_train_step():

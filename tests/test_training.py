@@ -15,6 +15,7 @@ from kprune.mask_store import clock_of
 from tests.training_helpers import (
     BATCH,
     BATCHES,
+    OwnStep,
     Spy,
     assert_masked,
     averages_of,
@@ -40,17 +41,6 @@ def wanted(step):
 class SuperStep(keras.Model):
     def train_step(self, batch):
         return {**super().train_step(batch), "custom": 1.0}
-
-
-class OwnStep(keras.Model):
-    def train_step(self, batch):
-        x, y = batch
-        with tf.GradientTape() as tape:
-            loss = self.compute_loss(x=x, y=y, y_pred=self(x, training=True))
-        gradients = tape.gradient(loss, self.trainable_variables)
-        self.optimizer.apply(gradients, self.trainable_variables)
-        self.metrics[0].update_state(loss)
-        return {"loss": self.metrics[0].result()}
 
 
 def adam(**options):

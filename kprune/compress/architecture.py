@@ -1,24 +1,25 @@
 """The layers of a model as a few bytes of JSON, and back.
 
-What Keras would fill in anyway is left out, and what models have in common is in a
-dictionary that both sides know.
+What most models have anyway is left out (see `defaults.py`), and what models have in
+common is in a dictionary that both sides know.
 """
 
-import inspect
+import copy
 import json
 
-import keras
 from keras import saving
+from keras.src.saving.serialization_lib import ObjectSharingScope
 
 from kprune import cloning
-from kprune.compress.building import standard_defaults
+from kprune.compress.defaults import DEFAULTS
 from kprune.compress.packing import ArchiveError, deflate, inflate
-from kprune.compress.trusted import check_config, resolve
+from kprune.compress.trusted import check_config, is_layer, resolve
 
 _SMALL_JSON = 1 << 18
 _LARGEST_RATIO = 50
 _KEYS = ("module", "class_name", "config", "registered_name")
-_TENSOR, _KEEP_ALL = "@", "="
+_TENSOR, _AS_IT_IS = "@", "="
+_KERAS_TENSOR, _SHARED = "__keras_tensor__", "shared_object_id"
 # Endings count most: zlib refers to what is near in fewer bits.
 _DICTIONARY = (
     b'"kernel_regularizer":{"module":"keras.regularizers","class_name":"L2","config":'
@@ -65,7 +66,8 @@ def full_config(model):
         ArchiveError: If some part of the model has no config.
     """
     try:
-        config = saving.serialize_keras_object(model)
+        with ObjectSharingScope():
+            config = saving.serialize_keras_object(model)
         return json.loads(json.dumps(_without_training(config, model)))
     except (NotImplementedError, TypeError, ValueError) as error:
         raise ArchiveError(
@@ -77,16 +79,25 @@ def full_config(model):
 def _without_training(config, model):
     """Drops how it was compiled, and how its layers were built if the graph tells."""
     config = {key: value for key, value in config.items() if key != "compile_config"}
-    return _essential(config, keep_build=not cloning.is_graph(model))
+    return _essential(config, {}, keep_build=not cloning.is_graph(model))
 
 
-def _essential(part, keep_build=False):
-    """Drops what does not survive `from_config` anyway."""
+def _essential(part, numbers, keep_build=False):
+    """Drops what does not survive `from_config` anyway.
+
+    Layers that stand in several places, which Keras marks by their addresses, get
+    small numbers instead: `numbers` is a dict from one to the other.
+    """
     if isinstance(part, (list, tuple)):
-        return [_essential(value) for value in part]
+        return [_essential(value, numbers) for value in part]
     if not isinstance(part, dict):
         return part
-    part = {key: _essential(value) for key, value in part.items()}
+    if part.get("class_name") == _KERAS_TENSOR:
+        return _tensor(part["config"]["keras_history"])
+    part = {key: _essential(value, numbers) for key, value in part.items()}
+    address = part.pop(_SHARED, None)
+    if address is not None and is_layer(resolve(part)):
+        part[_SHARED] = numbers.setdefault(address, len(numbers))
     if "class_name" in part and not keep_build:
         part.pop("build_config", None)
     if part.get("class_name") == "Sequential":
@@ -96,34 +107,41 @@ def _essential(part, keep_build=False):
     return part
 
 
-def pack_config(config, slim=True):
+def _tensor(history):
+    """Returns the config of a layer's output; its shape follows from the layers."""
+    config = {"shape": [], "dtype": "float32", "keras_history": history}
+    return {"class_name": _KERAS_TENSOR, "config": config}
+
+
+def pack_config(config):
     """Compresses a config.
 
     Args:
         config: From `full_config`.
-        slim: Bool, whether what a class' constructor gives by itself is left out.
 
     Returns:
-        Bytes.
+        Bytes, from which `unpack_config` gives the same config.
 
     Example:
+    >>> import keras
     >>> model = keras.Sequential([keras.Input((784,)), keras.layers.Dense(10)])
     >>> config = full_config(model)
     >>> len(json.dumps(config)) > 800, len(pack_config(config)) < 120
     (True, True)
     """
-    if slim:
-        with standard_defaults():
-            config = _slim(config)
-    text = json.dumps(config, separators=(",", ":"), ensure_ascii=False)
+    slim = _slim(config)
+    if not _same(_expand(slim), config):
+        slim = {_AS_IT_IS: config}  # A key of the user's own looks like one of ours.
+    text = json.dumps(slim, separators=(",", ":"), ensure_ascii=False)
     return deflate(text.encode(), _DICTIONARY)
 
 
-def unpack_config(data):
+def unpack_config(data, largest):
     """Decompresses a config and checks that all it names may be trusted.
 
     Args:
         data: Bytes-like, from `pack_config`.
+        largest: Int, the largest size that a layer may name.
 
     Returns:
         Nested dicts and lists, from which Keras can make the model.
@@ -138,7 +156,7 @@ def unpack_config(data):
         raise ArchiveError(f"The archive's architecture is no JSON: {error}") from error
     check_depth(config)
     config = _expand(config)
-    check_config(config)
+    check_config(config, largest)
     return config
 
 
@@ -167,12 +185,15 @@ def _slim(part):
         return [_slim(value) for value in part]
     if not isinstance(part, dict):
         return part
-    if part.get("class_name") == "__keras_tensor__":
+    if part.get("class_name") == _KERAS_TENSOR:
         return {_TENSOR: part["config"]["keras_history"]}
     if not set(_KEYS) <= set(part) or not isinstance(part["config"], dict):
         return {key: _slim(value) for key, value in part.items()}
-    slim = dict(part, config=_without_defaults(part))
-    if slim["config"].get("name", _KEEP_ALL) == slim.get("name"):
+    defaults = _defaults_of(part)
+    if not set(defaults) <= set(part["config"]):
+        return {_AS_IT_IS: part}
+    slim = dict(part, config=_without(defaults, part["config"]))
+    if slim["config"].get("name", _TENSOR) == slim.get("name"):
         del slim["config"]["name"]
     if slim["registered_name"] is None:
         del slim["registered_name"]
@@ -183,33 +204,22 @@ def _slim(part):
     return {key: _slim(value) for key, value in slim.items()}
 
 
-def _without_defaults(part):
-    """Leaves out the arguments whose default gives the same layer."""
-    config = part["config"]
-    cls = resolve(part)
-    if not (isinstance(cls, type) and issubclass(cls, keras.Layer)):
-        return dict(config)
-    if issubclass(cls, keras.Model):
-        return dict(config)
-    parameters = inspect.signature(cls.__init__).parameters.values()
-    needed = {p.name for p in parameters if p.default is p.empty} | {"name"}
-    try:
-        given = {key: config[key] for key in config if key in needed}
-        default = _config_again(cls, given)
-        slim = {
-            key: value
-            for key, value in config.items()
-            if key in needed or key not in default or default[key] != value
-        }
-        return slim if _config_again(cls, slim) == config else dict(config)
-    except Exception:  # Any constructor may have any reason to want it all.
-        return dict(config)
+def _without(defaults, config):
+    return {
+        key: value
+        for key, value in config.items()
+        if key not in defaults or not _same(value, defaults[key])
+    }
 
 
-def _config_again(cls, config):
-    layer = cls.from_config(json.loads(json.dumps(config)))
-    again = json.loads(json.dumps(saving.serialize_keras_object(layer)["config"]))
-    return _essential(again)
+def _defaults_of(part):
+    is_of_keras = part["module"] == "keras.layers" and part["registered_name"] is None
+    return DEFAULTS.get(part["class_name"], {}) if is_of_keras else {}
+
+
+def _same(one, other):
+    """Tells whether two configs are equal, also in the types of numbers."""
+    return json.dumps(one, sort_keys=True) == json.dumps(other, sort_keys=True)
 
 
 def _expand(part):
@@ -218,11 +228,16 @@ def _expand(part):
     if not isinstance(part, dict):
         return part
     if set(part) == {_TENSOR}:
-        config = {"shape": [], "dtype": "float32", "keras_history": part[_TENSOR]}
-        return {"class_name": "__keras_tensor__", "config": config}
+        return _tensor(part[_TENSOR])
+    if set(part) == {_AS_IT_IS}:
+        return part[_AS_IT_IS]
     part = {key: _expand(value) for key, value in part.items()}
     if "class_name" in part and not str(part["class_name"]).startswith("__"):
         part = {"module": "keras.layers", "registered_name": None, "config": {}, **part}
-        if "name" in part and isinstance(part["config"], dict):
-            part["config"].setdefault("name", part["name"])
+        if isinstance(part["config"], dict) and isinstance(part["class_name"], str):
+            if "name" in part:
+                part["config"].setdefault("name", part["name"])
+            # Copies, since Keras changes the configs that it is given.
+            defaults = copy.deepcopy(_defaults_of(part))
+            part["config"] = {**defaults, **part["config"]}
     return part

@@ -1,26 +1,27 @@
 """`save_archive` and `load_archive`: a Keras model in a `.kpz` file and back."""
 
 import os
-import warnings
 
-import keras
 import numpy as np
 
-from kprune import inspection, registry, surgery
+from kprune import inspection, registry
 from kprune.compress.architecture import full_config, pack_config, unpack_config
+from kprune.compress.archivable import check_archivable
 from kprune.compress.archive_report import ArchiveReport
 from kprune.compress.building import build, give_values
-from kprune.compress.container import check_size, frame, unframe, write_beside
+from kprune.compress.container import (
+    check_size,
+    frame,
+    largest_size,
+    unframe,
+    write_beside,
+)
 from kprune.compress.packing import ArchiveError, Writer
 from kprune.compress.streams import read_arrays, write_arrays
+from kprune.compress.trusted import check_config
 from kprune.compress.values import as_bits, numpy_type
+from kprune.surgery import stripped_for
 from kprune.weight_access import as_array
-
-_STRIPPED = (
-    "the model still had pruning wrappers; what was saved is kprune.strip(model)"
-)
-
-_LOOKUPS = (keras.layers.StringLookup, keras.layers.IntegerLookup)
 
 
 def save_archive(model, path, *, coder="rans", float16=False):
@@ -34,8 +35,8 @@ def save_archive(model, path, *, coder="rans", float16=False):
     The optimizer and the compile arguments are not saved.
 
     Args:
-        model: A built Keras 3 model. A model with pruning wrappers is stripped first,
-            with a warning. It is not changed.
+        model: A built Keras 3 model. A model with masks or shared weights is stripped
+            first, with a warning. It is not changed.
         path: String or path of the file to write, `model.kpz` for instance. A file
             that is there is replaced.
         coder: Name or object of a coder, or a list of them: then each stream is
@@ -53,8 +54,10 @@ def save_archive(model, path, *, coder="rans", float16=False):
         TypeError: If `model` is not a Keras 3 model.
         ValueError: If the model is unbuilt or a coder unknown.
         ArchiveError: If a weight is NaN, the model cannot be made again from its
-            config, or the file does not give the same model.
+            config, a layer keeps something that is neither weight nor config or was
+            quantized by Keras, or the file does not give the same model.
         ImportError: If a coder's package is not installed.
+        FileNotFoundError: If the folder of `path` does not exist.
 
     Example:
     >>> import keras, tempfile
@@ -67,7 +70,10 @@ def save_archive(model, path, *, coder="rans", float16=False):
     """
     path = os.path.abspath(os.fspath(path))
     coders = _resolve(coder)
-    model, notes = _ready(model)
+    inspection.check_keras_model(model)
+    inspection.check_built(model)
+    model, notes = stripped_for("kprune.save_archive", model)
+    check_archivable(model)
     weights = inspection.own_weights(model)
     arrays = {weight.path: _plain(weight, float16) for weight in weights}
     if len(arrays) < len(weights):
@@ -75,7 +81,8 @@ def save_archive(model, path, *, coder="rans", float16=False):
     writer = Writer()
     sizes = write_arrays(writer, arrays, coders)
     config = full_config(model)
-    whole = _write_somehow(config, writer, list(arrays.values()), path)
+    whole = frame(pack_config(config), writer)
+    _write_and_compare(whole.data, path, config, list(arrays.values()))
     return ArchiveReport(
         model=model.name,
         path=path,
@@ -83,47 +90,13 @@ def save_archive(model, path, *, coder="rans", float16=False):
         arrays=tuple(sizes),
         weights=sum(array.size for array in arrays.values()),
         weight_bytes=sum(array.nbytes for array in arrays.values()),
-        notes=notes,
+        notes=notes + _size_note(config, arrays, len(whole.data)),
     )
 
 
 def _resolve(coder):
     names = coder if isinstance(coder, (list, tuple)) else [coder]
     return [registry.get("coders", name) for name in names]
-
-
-def _ready(model):
-    inspection.check_keras_model(model)
-    if not model.built:
-        raise ValueError(
-            f"{type(model).__name__} {model.name!r} has no weights yet. Call it once "
-            "on a batch of data, or model.build(input_shape), before it is saved."
-        )
-    notes = ()
-    if inspection.is_pruned(model) and not inspection.is_pruned_in_place(model):
-        warnings.warn(f"kprune.save_archive: {_STRIPPED}.", stacklevel=3)
-        model, notes = surgery.strip(model), (_STRIPPED,)
-    _check_vocabularies(model)
-    for weight in inspection.own_weights(model):
-        if "float" in weight.dtype and np.isnan(np.asarray(weight, "float64")).any():
-            raise ArchiveError(
-                f"Model {model.name!r} has NaN in its weight {weight.path}. Go back to "
-                "a checkpoint from before the training diverged."
-            )
-    return model, notes
-
-
-def _check_vocabularies(model):
-    for layer in model._flatten_layers():
-        if not isinstance(layer, _LOOKUPS) or layer.get_config().get("vocabulary"):
-            continue
-        if len(layer.get_vocabulary(include_special_tokens=False)):
-            raise ArchiveError(
-                f"The layer {layer.name!r} was adapted, and what it learnt is in no "
-                "weight and no config, so that an archive would lose it. Such layers "
-                "have to be made anew with their vocabulary: "
-                "vocabulary=layer.get_vocabulary()."
-            )
 
 
 def _plain(weight, float16):
@@ -138,29 +111,36 @@ def _plain(weight, float16):
     return array
 
 
-def _write_somehow(config, weights, arrays, path):
-    """Writes the file with the shortest config that gives the same model."""
-    for slim in (True, False):
-        whole = frame(pack_config(config, slim), weights)
-        beside = write_beside(path, whole.data)
-        try:
-            if _difference(load_archive(beside, max_bytes=_ANY), config, arrays):
-                continue
-            os.replace(beside, path)
-            return whole
-        finally:
-            if os.path.exists(beside):
-                os.remove(beside)
-    raise ArchiveError(
-        f"The model made again from the config of {config['class_name']} "
-        f"{config['config'].get('name')!r} is another one: "
-        f"{_difference(_model_of(whole.data, _ANY), config, arrays)}. See that every "
-        "class of yours returns all constructor arguments from `get_config`. Lookup "
-        "layers that were adapted have to be made anew with their vocabulary."
-    )
+def _write_and_compare(data, path, config, arrays):
+    """Writes a file that takes its place only if it gives the same model."""
+    beside = write_beside(path, data)
+    try:
+        difference = _difference(load_archive(beside, max_bytes=_ANY), config, arrays)
+        if difference:
+            raise ArchiveError(
+                f"The model made again from the config of {config['class_name']} "
+                f"{config['config'].get('name')!r} is another one: {difference}. See "
+                "that every class of yours returns all constructor arguments from "
+                "`get_config`."
+            )
+        os.replace(beside, path)
+    finally:
+        if os.path.exists(beside):
+            os.remove(beside)
 
 
 _ANY = 1 << 62
+
+
+def _size_note(config, arrays, file_bytes):
+    """Says so if the file cannot be loaded without `max_bytes`."""
+    specs = [(array.shape, array.dtype) for array in arrays.values()]
+    try:
+        check_config(config, largest_size(file_bytes))
+        check_size(specs, file_bytes)
+    except ArchiveError as error:
+        return (f"load it with `max_bytes`, since otherwise: {error}",)
+    return ()
 
 
 def _difference(model, config, arrays):
@@ -193,8 +173,10 @@ def load_archive(path, *, max_bytes=None):
 
     Args:
         path: String or path of the file.
-        max_bytes: Int, the most that the weights may take in memory. Defaults to
-            `None`, 64 MiB and 2000 times the size of the file.
+        max_bytes: Int, the most that the weights may take in memory, and the largest
+            size that a layer may name. Defaults to `None`: weights of 64 MiB and 2000
+            times the size of the file, and sizes to about a million (2**20) and 16
+            times the size of the file.
 
     Returns:
         A built Keras model, not compiled, its weights bit for bit those saved.
@@ -215,7 +197,7 @@ def load_archive(path, *, max_bytes=None):
 
 def _model_of(data, max_bytes):
     architecture, reader = unframe(data)
-    model = build(unpack_config(architecture))
+    model = build(unpack_config(architecture, largest_size(len(data), max_bytes)))
     weights = inspection.own_weights(model)
     specs = [(tuple(w.shape), numpy_type(w.dtype)) for w in weights]
     check_size(specs, len(data), max_bytes)

@@ -9,8 +9,10 @@ import contextlib
 import keras
 from keras import saving
 from keras.src.backend.common import global_state
+from keras.src.saving.serialization_lib import ObjectSharingScope
 
 from kprune.compress.packing import ArchiveError
+from kprune.compress.trusted import resolve
 
 
 @contextlib.contextmanager
@@ -38,6 +40,40 @@ def standard_defaults():
         yield
 
 
+class _CalledOnce(keras.Sequential):
+    """How a Sequential is made from its config: its layers are called once.
+
+    Keras calls all of them anew for each that is added, so that the time grows with
+    the square of their number.
+    """
+
+    @classmethod
+    def from_config(cls, config, custom_objects=None):
+        """Returns a plain `keras.Sequential`."""
+        layers = [
+            saving.deserialize_keras_object(layer, custom_objects)
+            for layer in config["layers"]
+        ]
+        model = keras.Sequential(layers, name=config["name"])
+        if not model.built and config.get("build_input_shape"):
+            model.build(config["build_input_shape"])
+        return model
+
+
+_SEQUENTIAL = "kprune>CalledOnce"
+
+
+def _with_quick_sequentials(part):
+    if isinstance(part, list):
+        return [_with_quick_sequentials(value) for value in part]
+    if not isinstance(part, dict):
+        return part
+    part = {key: _with_quick_sequentials(value) for key, value in part.items()}
+    if "class_name" in part and resolve(part) is keras.Sequential:
+        part["registered_name"] = _SEQUENTIAL
+    return part
+
+
 def build(config):
     """Makes a model from a config, without its weights.
 
@@ -57,7 +93,10 @@ def build(config):
         with (
             standard_defaults(),
             keras.StatelessScope(initialize_variables=False),
+            saving.custom_object_scope({_SEQUENTIAL: _CalledOnce}),
+            ObjectSharingScope(),
         ):
+            config = _with_quick_sequentials(config)
             model = saving.deserialize_keras_object(config, safe_mode=True)
     except Exception as error:
         raise ArchiveError(

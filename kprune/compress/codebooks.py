@@ -1,17 +1,13 @@
 """Codebooks: a few values that stand for all weights of a kernel.
 
-Weights are one-dimensional data, so that k-means needs no distances: after one
-sort, a cluster is an interval, its mean is a difference of two running totals, and
-its borders lie halfway between neighbouring centroids. A round of Lloyd's
-algorithm then takes microseconds, however many weights there are.
-
-Zeros are no part of it. A weight that was pruned stays exactly zero, by a fixed
-entry of its own at index 0.
+They are found by k-means, from one of several starts. Zeros are no part of it: a
+weight that was pruned stays exactly zero, by a fixed entry of its own at index 0.
 """
 
 import numpy as np
 
 from kprune import registry
+from kprune.compress.kmeans import borders, k_means, midpoints
 from kprune.registry import Configurable, register
 
 MAX_BITS = 12
@@ -92,6 +88,33 @@ class RandomInitialization(CodebookInitialization):
         return random.choice(values, number, replace=False)
 
 
+@register("codebook_initializations", "cube_root")
+class CubeRootInitialization(CodebookInitialization):
+    """Spreads the centroids with the cube root of the density of the weights.
+
+    That is where the best of many centroids stand. Even steps waste most of them on
+    tails and on the hole that pruning leaves around zero, equal shares nearly all
+    where weights are dense, and k-means mends neither. Hardly ever worse than the
+    others, and with 8 bits by a factor better.
+
+    Example:
+    >>> CubeRootInitialization()(np.array([0.0, 1.0, 2.0, 10.0]), 2, None).round(2)
+    array([1.25, 6.67])
+
+    Reference:
+        Panter and Dite, "Quantization distortion in pulse-count modulation with
+        nonuniform spacing of levels", Proceedings of the IRE, 1951.
+    """
+
+    def __call__(self, values, number, random):
+        # A step times the cube root of the density that it stands for.
+        steps = np.diff(values.astype(np.float64)) ** (2 / 3)
+        steps = np.minimum(steps, steps.sum() / number)  # One centroid a hole.
+        heights = np.concatenate([[0.0], np.cumsum(steps)])
+        wanted = (np.arange(number) + 0.5) / number * heights[-1]
+        return np.interp(wanted, heights, values)
+
+
 def codebook(weights, bits, initialization="linear", iterations=300, seed=0):
     """Finds the values that stand best for the weights of a kernel, by k-means.
 
@@ -103,7 +126,7 @@ def codebook(weights, bits, initialization="linear", iterations=300, seed=0):
             clusters: they stay zero.
         bits: Int from 1 to 12; there are at most `2**bits` values besides zero.
         initialization: Name or object, where the centroids start: `"linear"`,
-            `"density"` or `"random"`. Defaults to `"linear"`.
+            `"density"`, `"random"` or `"cube_root"`. Defaults to `"linear"`.
         iterations: Int, the most rounds of Lloyd's algorithm. It ends when no
             weight changes its cluster, mostly far earlier. Defaults to 300.
         seed: Int, for the random initialisation. Defaults to 0.
@@ -137,8 +160,7 @@ def codebook(weights, bits, initialization="linear", iterations=300, seed=0):
     centroids = _first_distinct(values, 2**bits + 1)
     if centroids.size > 2**bits:
         start = initialization(values, 2**bits, np.random.default_rng(seed))
-        centroids = _lloyd(values, start, iterations).astype(values.dtype)
-        centroids = _settled(values, centroids)
+        centroids = _off_zero(k_means(values, start, iterations), values)
     return _with_zero(centroids), _indices(weights, centroids)
 
 
@@ -200,78 +222,23 @@ def _first_distinct(values, limit):
     return values[np.flatnonzero(fresh)[:limit]]
 
 
-def _lloyd(values, centroids, iterations):
-    """Moves centroids to the means of their clusters until none changes."""
-    totals = np.concatenate([[0.0], np.cumsum(values, dtype=np.float64)])
-    centroids = np.sort(centroids.astype(np.float64))
-    before = None
-    for _ in range(iterations):
-        borders = _borders(values, centroids)
-        if before is not None and np.array_equal(borders, before):
-            break
-        before = borders
-        counts = np.diff(borders)
-        sums = np.diff(totals[borders])
-        means = sums / np.maximum(counts, 1)
-        centroids = _occupied(values, borders, np.where(counts > 0, means, np.nan))
-    return centroids
-
-
-def _borders(values, centroids):
-    """Returns where each cluster begins among the values, and where the last ends."""
-    middles = _midpoints(centroids, values.dtype)
-    inner = np.searchsorted(values, middles, side="right")
-    return np.concatenate([[0], inner, [values.size]])
-
-
-def _midpoints(centroids, dtype):
-    """Returns the largest numbers of a type that are not above the midpoints."""
-    # In double precision the sum of two float32 is exact, and so is the border. It
-    # is rounded here, since NumPy would convert all weights to compare with doubles.
-    centroids = centroids.astype(np.float64)
-    exact = (centroids[1:] + centroids[:-1]) / 2
-    rounded = exact.astype(dtype)
-    below = np.nextafter(rounded, dtype.type(-np.inf))
-    return np.where(rounded > exact, below, rounded)
-
-
-def _occupied(values, borders, means):
-    """Puts centroids without weights onto the weights that are farthest from theirs.
-
-    The farthest weights are ends of clusters. Without this, a linear start leaves
-    many centroids of a pruned kernel unused, in the gap around zero.
-    """
-    empty = np.isnan(means)
-    if empty.any():
-        filled = np.flatnonzero(~empty)
-        ends = np.concatenate([borders[filled], borders[filled + 1] - 1])
-        distances = np.abs(values[ends] - np.tile(means[filled], 2))
-        farthest = np.argsort(-distances, kind="stable")[: np.count_nonzero(empty)]
-        means[np.flatnonzero(empty)[: farthest.size]] = values[ends[farthest]]
-        # What finds no place even so shares one, and is left out in the end.
-        means = np.where(np.isnan(means), values[0], means)
-    return np.sort(means)
-
-
-def _settled(values, centroids):
-    """Drops centroids without weights, and moves one off zero, which is taken."""
-    borders = _borders(values, centroids)
-    used = np.diff(borders) > 0
-    begins, ends, centroids = borders[:-1][used], borders[1:][used], centroids[used]
-    for i in np.flatnonzero(centroids == 0):
-        members = values[begins[i] : ends[i]]
-        centroids[i] = members[np.argmin(np.abs(members))]
-    return centroids
-
-
 def _with_zero(centroids):
     return np.concatenate([np.zeros(1, centroids.dtype), centroids])
+
+
+def _off_zero(centroids, values):
+    """Moves a centroid off zero, which stands for pruned weights alone."""
+    ends = borders(values, centroids)
+    for i in np.flatnonzero(centroids == 0):
+        members = values[ends[i] : ends[i + 1]]
+        centroids[i] = members[np.argmin(np.abs(members))]
+    return centroids
 
 
 def _indices(weights, centroids):
     """Returns the index of the nearest centroid for each weight, 0 for zeros."""
     narrow = np.uint8 if centroids.size < 256 else np.uint16
-    middles = _midpoints(centroids, weights.dtype)
+    middles = midpoints(centroids, weights.dtype)
     indices = np.searchsorted(middles, weights.reshape(-1), side="left") + 1
     indices = indices.astype(narrow).reshape(weights.shape)
     indices[weights == 0] = 0

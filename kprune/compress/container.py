@@ -24,6 +24,9 @@ _CHECKSUM = 4
 # own. Far more than any model needs, and too few to harm.
 _FREE_BYTES = 1 << 26
 _LARGEST_RATIO = 2000
+# Likewise for each size in the layers: some are worked with before any weight is made.
+_FREE_SIZE = 1 << 20
+_SIZE_RATIO = 16
 
 
 def frame(architecture, weights):
@@ -121,6 +124,23 @@ def check_size(specs, file_bytes, max_bytes=None):
         )
 
 
+def largest_size(file_bytes, max_bytes=None):
+    """Returns the largest size that a layer in an archive may name.
+
+    Args:
+        file_bytes: Int, size of the archive.
+        max_bytes: Int, what the caller allows; a larger one lifts the limit.
+
+    Returns:
+        Int.
+
+    Example:
+    >>> largest_size(1000), largest_size(1000, max_bytes=10**9)
+    (1064576, 1000000000)
+    """
+    return max(_FREE_SIZE + _SIZE_RATIO * file_bytes, max_bytes or 0)
+
+
 def write_beside(path, data):
     """Writes a file into the folder of `path`, under a name that nobody uses.
 
@@ -130,8 +150,16 @@ def write_beside(path, data):
 
     Returns:
         String, its path for now; `os.replace` makes it the final one.
+
+    Raises:
+        FileNotFoundError: If there is no such folder.
     """
     folder, name = os.path.split(os.path.abspath(path))
+    if not os.path.isdir(folder):
+        raise FileNotFoundError(
+            f"There is no folder {folder!r} to write {name!r} into. Make it first, or "
+            "mend the path."
+        )
     handle, beside = tempfile.mkstemp(dir=folder, prefix=f".{name}.", suffix=".new")
     with os.fdopen(handle, "wb") as file:
         os.chmod(beside, 0o666 & ~_umask())

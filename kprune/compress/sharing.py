@@ -14,7 +14,7 @@ import fnmatch
 
 from kprune.compress.codebooks import check_bits, codebook, existing_codebook
 from kprune.compress.sharing_store import is_shared, share, store_of
-from kprune.inspection import check_keras_model, own_weights
+from kprune.inspection import check_built, check_keras_model, own_weights
 from kprune.prunable import Selection, find_weights, named_children
 from kprune.pruned_model import PrunedModel
 from kprune.surgery import prune, strip
@@ -53,7 +53,8 @@ def share_weights(
             around it matches. `None` keeps the sharing that the weights have, as
             those of a loaded archive. Defaults to 5.
         initialization: Name or object, where k-means starts: `"linear"`,
-            `"density"` or `"random"`. Defaults to `"linear"`.
+            `"density"` or `"random"` as in the paper, or `"cube_root"`, which mostly
+            loses the least. Defaults to `"linear"`.
         only: Layers whose weights to share, as for `kprune.prune`. Defaults to all.
         skip: Layers to leave out, likewise. Defaults to none.
         seed: Int, for the random initialisation. Defaults to 0.
@@ -80,7 +81,7 @@ def share_weights(
         Han, Mao and Dally, "Deep Compression", ICLR 2016, section 3.
     """
     check_keras_model(model)
-    _check_built(model)
+    check_built(model)
     bits = _Bits(bits, model)
     if is_shared(model):
         model = strip(model)
@@ -111,14 +112,6 @@ def _holders(model):
     """Lists the parts of a pruned model that hold masks."""
     kinds = (PruningWrapper, PrunedModel)
     return [part for part in model._flatten_layers() if isinstance(part, kinds)]
-
-
-def _check_built(model):
-    if not model.built or not model.variables:
-        raise ValueError(
-            f"The model {model.name!r} has no weights yet that could be shared. Train "
-            "it, or call it once on a batch, as in `model(x[:1])`."
-        )
 
 
 class _Bits:

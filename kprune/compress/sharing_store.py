@@ -12,19 +12,10 @@ import math
 
 import numpy as np
 import tensorflow as tf
-from keras import saving
 
-from kprune.clock import applying_optimizer
-from kprune.mask_store import (
-    MaskConstraint,
-    MaskedWeight,
-    MaskStore,
-    average_of,
-    stores,
-)
-from kprune.pruned_model import PrunedModel, plain_class
+from kprune.mask_store import MaskedWeight, MaskStore, stores
+from kprune.pruned_model import PrunedModel, class_for, plain_class
 from kprune.registry import register
-from kprune.weight_access import as_array
 from kprune.wrapper import PruningWrapper
 
 
@@ -40,15 +31,29 @@ class SharedWeight(MaskedWeight):
     indices: object = None
     size: int = 0
 
+    def __post_init__(self):
+        # Compiled, it takes a third of the time, but a fraction of a second at first.
+        # One function a weight: shapes differ, and TensorFlow warns of many tracings.
+        is_large = math.prod(self.variable.shape) >= _LARGE
+        compiled = tf.function(shared, jit_compile=True, autograph=False)
+        self._share = compiled if is_large else shared
+
+    def held(self, weight):
+        """Returns a weight with the members of each cluster at their mean."""
+        parts = (weight, self.indices, self.mask)
+        # Outside of a training step, compiling takes longer than it saves.
+        share = shared if tf.executing_eagerly() else self._share
+        return share(*map(tf.convert_to_tensor, parts), self.size)
+
     def set(self, centroids, indices):
         """Sets variable, mask and indices to what a codebook says."""
         self.indices.assign(indices)
         self.mask.assign(indices != 0)
         self.variable.assign(centroids[indices])
 
-    def check(self):
-        """Raises a `ValueError` if an index is beyond the codebook."""
-        largest = int(np.max(as_array(self.indices), initial=0))
+    def check(self, indices):
+        """Raises a `ValueError` if an index to be loaded is beyond the codebook."""
+        largest = int(np.max(indices, initial=0))
         if largest >= self.size:
             raise ValueError(
                 f"What was loaded has {largest} shared values in {self.path!r} of "
@@ -86,53 +91,17 @@ class SharingStore(MaskStore):
                 name=f"indices_{i}",
             )
             setattr(self, indices.name, indices)  # for tf.train.Checkpoint
-            own = entry.variable.constraint.own
-            entry = SharedWeight(**vars(entry), indices=indices, size=size)
-            entry.variable.constraint = SharingConstraint(self, entry, own)
-            self.entries[i] = entry
+            shared_entry = SharedWeight(**vars(entry), indices=indices, size=size)
+            entry.variable.constraint.entry = self.entries[i] = shared_entry
 
     def load_own_variables(self, store):
-        """Loads masks and indices; refuses indices of a larger codebook."""
-        super().load_own_variables(store)
+        """Loads masks and indices; refuses those of a larger codebook, unchanged."""
+        places = {id(v): str(i) for i, v in enumerate(self._non_trainable_variables)}
         for entry in self.entries:
-            if isinstance(entry, SharedWeight):
-                entry.check()
-
-
-class SharingConstraint(MaskConstraint):
-    """Sets the members of each cluster to their mean, and holds zeros at zero.
-
-    The user's own constraint runs first. The average that an optimizer with
-    `use_ema=True` keeps of the weight is shared, too, and the clock is advanced.
-
-    Args:
-        store: The `SharingStore` of the weight.
-        entry: Its `SharedWeight`.
-        own: The constraint that the variable had before, or `None`.
-    """
-
-    def __init__(self, store, entry, own=None):
-        super().__init__(store, entry, own)
-        # Compiled, it takes a third of the time, but a fraction of a second at first.
-        # One function a weight: shapes differ, and TensorFlow warns of many tracings.
-        is_large = math.prod(entry.variable.shape) >= _LARGE
-        compiled = tf.function(shared, jit_compile=True, autograph=False)
-        self._share = compiled if is_large else shared
-
-    def __call__(self, weight):
-        """Returns the weight as it shall be after the update."""
-        self.store.clock.advance(weight)
-        self.optimizer = applying_optimizer()
-        average = average_of(self.entry.variable, self.optimizer)
-        if average is not None:
-            average.assign(self._shared(average))
-        if self.own is not None:
-            weight = self.own(weight)
-        return self._shared(weight)
-
-    def _shared(self, weight):
-        parts = (weight, self.entry.indices, self.entry.mask)
-        return self._share(*map(tf.convert_to_tensor, parts), self.entry.size)
+            place = places.get(id(getattr(entry, "indices", None)))
+            if place in store:
+                entry.check(np.asarray(store[place]))
+        super().load_own_variables(store)
 
 
 _LARGE = 1 << 14
@@ -226,21 +195,6 @@ class SharedModel(PrunedModel):
         model = PrunedModel.from_config(config, custom_objects)
         return _share_model(model, config["codebook_sizes"])
 
-    @classmethod
-    def _class_for(cls, plain):
-        """Returns the class of shared models whose own class is `plain`."""
-        if plain not in _classes:
-            shared_class = type(f"Shared{plain.__name__}", (cls, plain), {})
-            # As with pruned models: saved as `SharedModel`, which is found anywhere.
-            as_shared = saving.register_keras_serializable("kprune", "SharedModel")
-            as_shared(shared_class)
-            as_shared(SharedModel)
-            _classes[plain] = shared_class
-        return _classes[plain]
-
-
-_classes = {}
-
 
 def share(holder, codebooks):
     """Turns a wrapped layer or pruned model into one that shares weights, in place.
@@ -267,7 +221,7 @@ def store_of(holder):
 
 
 def _share_model(model, sizes):
-    model.__class__ = SharedModel._class_for(plain_class(model))
+    model.__class__ = class_for(SharedModel, plain_class(model))
     _share_store(model.kprune_store, sizes)
     return model
 

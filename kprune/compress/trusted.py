@@ -1,6 +1,7 @@
 """What the config in an untrusted archive may ask Keras for."""
 
 import functools
+import math
 import re
 import sys
 
@@ -25,7 +26,13 @@ _KINDS = (
 # They run code or read files that the archive could choose.
 _REFUSED = ("Lambda", "TFSMLayer", "JaxLayer", "FlaxLayer", "TorchModuleWrapper")
 _PATHS = ("vocabulary", "idf_weights", "filepath")
-_LARGEST_NUMBER = 1 << 40
+_LARGEST_NUMBER = 1 << 64
+_MOST_LAYERS = 10_000
+_MOST_VISITS = 200_000
+_MOST_ROUNDS = 4096
+# Whole numbers under these names are no sizes.
+_VALUES = ("seed", "value", "vocabulary", "mask_value", "mask_token", "mean")
+_VALUES += ("variance", "bin_boundaries", "max_value", "scale", "offset", "value_range")
 # Arguments that say how often something is repeated while the model is made.
 _LARGEST = {
     "power_iterations": 100,
@@ -34,7 +41,6 @@ _LARGEST = {
     "num_oov_indices": 1 << 16,
 }
 _SHAPES = ("batch_shape", "shape", "build_input_shape", "input_shape", "n")
-_LONGEST_UNROLLED = 4096
 
 
 def resolve(part):
@@ -71,6 +77,11 @@ def resolve(part):
     return vars(sys.modules[module]).get(name)
 
 
+def is_layer(found):
+    """Tells whether what `resolve` found is a class of layers or models."""
+    return isinstance(found, type) and issubclass(found, keras.Layer)
+
+
 def _public(module, name):
     if not _KERAS.fullmatch(module):
         return None
@@ -78,67 +89,114 @@ def _public(module, name):
     return functools.reduce(lambda x, step: getattr(x, step, None), steps, keras)
 
 
-def check_config(part, unrolled=None):
-    """Checks each object in a config.
+def check_config(config, largest=1 << 20):
+    """Checks each object and each number in a config.
 
     Args:
-        part: Nested dicts and lists.
-        unrolled: Bool, whether loops are unrolled somewhere in the config.
+        config: Nested dicts and lists.
+        largest: Int, the largest whole number that may be a size: whatever is no
+            seed, no value and no word of a vocabulary. Defaults to about a million.
 
     Raises:
         ArchiveError: If something is neither a modelling class of Keras nor
-            registered with it, or would run code, read a file, or never end.
+            registered with it, or would run code, read a file, take memory out of
+            proportion, or never end.
 
     Example:
     >>> check_config({"module": "os", "class_name": "system", "config": "ls"})
     Traceback (most recent call last):
     kprune.compress.packing.ArchiveError: The archive asks for 'system' ...
     """
-    if unrolled is None:
-        unrolled = _mentions_unroll(part)
+    parts = list(_walk(config))
+    layers = 0
+    for key, part in parts:
+        if isinstance(part, dict):
+            layers += "class_name" in part and _check_object(part)
+            _check_order(part)
+        _check_argument(key, part, largest)
+    if layers > _MOST_LAYERS:
+        raise ArchiveError(
+            f"The archive has {layers:,} layers, at most {_MOST_LAYERS:,} are taken."
+        )
+    _check_unrolled(parts)
+
+
+def _walk(part, key=""):
+    """Yields each part of a config with the name of the argument that it is in."""
+    yield key, part
     if isinstance(part, dict):
-        if "class_name" in part:
-            _check_object(part)
-        for key, value in part.items():
-            _check_argument(key, value, unrolled)
-            check_config(value, unrolled)
+        for name, value in part.items():
+            yield from _walk(value, name)
     elif isinstance(part, list):
         for value in part:
-            check_config(value, unrolled)
-    elif isinstance(part, int) and abs(part) > _LARGEST_NUMBER:
-        raise ArchiveError(f"The archive's architecture has the number {part:.3g}.")
+            if not isinstance(value, str):  # Words in lists name no files.
+                yield from _walk(value, key)
 
 
-def _mentions_unroll(part):
-    if isinstance(part, dict):
-        return bool(part.get("unroll")) or any(map(_mentions_unroll, part.values()))
-    return isinstance(part, list) and any(map(_mentions_unroll, part))
+def _check_unrolled(parts):
+    """Loops that are unrolled while the model is made shall have few rounds in all."""
+    loops = sum(key == "unroll" and bool(part) for key, part in parts)
+    if not loops:
+        return
+    limit = _MOST_ROUNDS // loops
+    for key, part in parts:
+        if key in _SHAPES and isinstance(part, (int, float)) and part > limit:
+            raise ArchiveError(
+                f"The archive has {key}={part!r} and loops to unroll ({loops}), so "
+                f"that at most {limit} is taken."
+            )
+
+
+def _check_order(part):
+    """Keras goes through all layers again for each that calls one listed later."""
+    config = part.get("config")
+    layers = config.get("layers") if isinstance(config, dict) else None
+    if not isinstance(layers, list):
+        return
+    names, later = set(), 0
+    for layer in layers:
+        if isinstance(layer, dict):
+            names.add(str(layer.get("name")))
+            later += any(
+                str(history[:1][0]) not in names
+                for key, history in _walk(layer.get("inbound_nodes"))
+                if key == "keras_history" and isinstance(history, list) and history
+            )
+    if later * len(layers) > _MOST_VISITS:
+        raise ArchiveError(
+            f"{later} of the {len(layers)} layers in the archive call layers that are "
+            "listed after them, which would take too long to sort out."
+        )
 
 
 def _check_object(part):
-    name = part["class_name"]
+    """Returns whether the object, which may be trusted, is a layer."""
+    name, module = part["class_name"], part.get("module")
+    place = f" of module {module!r}" if module else ""
+    asked = f"The archive asks for {name!r}{place}"
     if name in ("__numpy__", "__tensor__"):
         _check_numbers(part)
     if isinstance(name, str) and name in _PLAIN:
-        return
+        return False
     found = resolve(part) if isinstance(name, str) else None
     if isinstance(part.get("config"), str) and name == "function" and found:
-        return
+        return False
     if found is None:
         raise ArchiveError(
-            f"The archive asks for {name!r} of module {part.get('module')!r}, which is "
-            "neither a layer of Keras nor registered with it. If it is a class of "
-            "yours, import it first, with @keras.saving.register_keras_serializable() "
-            "above it. No module is imported because an archive says so."
+            f"{asked}, which is neither a layer of Keras nor registered with it. If it "
+            "is a class of yours, put @keras.saving.register_keras_serializable() "
+            "above it before you save, and import it before you load. No module is "
+            "imported because an archive says so."
         )
     ours = saving.get_registered_name(found) != found.__name__
     is_known = isinstance(found, type) and issubclass(found, _KINDS)
     if found.__name__ in _REFUSED or not (ours or is_known):
         raise ArchiveError(
-            f"The archive asks for {name!r} of module {part.get('module')!r}. Archives "
-            "hold models of layers, without code (no Lambda) and without what reads "
-            "other files. Write such a step as a registered layer of your own."
+            f"{asked}. Archives hold models of layers, without code (no Lambda) and "
+            "without what reads other files. Write such a step as a registered layer "
+            "of your own."
         )
+    return is_layer(found)
 
 
 def _check_numbers(part):
@@ -156,20 +214,23 @@ def _mentions_tensor(part):
     return isinstance(part, list) and any(map(_mentions_tensor, part))
 
 
-def _check_argument(key, value, unrolled):
-    if key == "inbound_nodes" and not all(map(_mentions_tensor, value or ())):
+def _check_argument(key, part, largest):
+    called = part if key == "inbound_nodes" and isinstance(part, list) else ()
+    if not all(map(_mentions_tensor, called)):
         # Keras would run it at once, before any size is known.
         raise ArchiveError("The archive calls a layer on constants alone.")
-    if key in _PATHS and isinstance(value, str):
+    if key in _PATHS and isinstance(part, str):
         raise ArchiveError(
-            f"The archive asks to read the file {value!r} as {key}. Save the model "
+            f"The archive asks to read the file {part!r} as {key}. Save the model "
             "with a list in its place."
         )
-    limit = _LARGEST.get(key)
-    if unrolled and key in _SHAPES:
-        limit = _LONGEST_UNROLLED
-    numbers = value if isinstance(value, list) else [value]
-    if limit and any(isinstance(x, (int, float)) and x > limit for x in numbers):
+    if isinstance(part, int) and key in _VALUES:
+        largest = _LARGEST_NUMBER
+    if isinstance(part, float):
+        largest = math.inf  # No size, and Keras takes none for one.
+    largest = min(largest, _LARGEST.get(key, largest))
+    if isinstance(part, (int, float)) and abs(part) > largest:
         raise ArchiveError(
-            f"The archive has {key}={value!r}, at most {limit} is taken."
+            f"The archive has {key}={part!r:.40}, at most {largest:,} is taken. If you "
+            "trust it, pass a larger max_bytes."
         )

@@ -3,25 +3,25 @@
 import dataclasses
 import json
 import os
-import warnings
 
 import keras
 import numpy as np
 import tensorflow as tf
 
-from kprune import inspection, registry, surgery
+from kprune import inspection, registry
 from kprune.export import measure
 from kprune.export.archive import Archive
 from kprune.export.base import ExportError, Format, Written
 from kprune.export.forward import Forward
-from kprune.export.provenance import kprune_version
+from kprune.export.provenance import files_sha256, kprune_version
 from kprune.export.report import ExportRecord, ExportReport, file_sizes
 from kprune.export.samples import draw_samples
 from kprune.export.saved_model import SavedModel
 from kprune.export.staging import MARK, check_target, replacing
 from kprune.export.tflite import TFLite
-from kprune.export.verify import verify
+from kprune.export.verify import largest_difference, verify
 from kprune.quantize import dequantize, wrappers
+from kprune.surgery import stripped_for
 
 __all__ = [
     "Archive",
@@ -34,10 +34,6 @@ __all__ = [
     "Written",
     "export",
 ]
-
-_STRIPPED = (
-    "the model still had pruning wrappers; what was exported is kprune.strip(model)"
-)
 
 
 def export(
@@ -57,7 +53,7 @@ def export(
 
     Args:
         model: A built Keras 3 model. Compile state is not needed. A model with
-            pruning wrappers is stripped first, with a warning. It is not
+            masks or shared weights is stripped first, with a warning. It is not
             changed.
         directory: String or path of the folder to write: new, empty, or an
             earlier export of kprune.
@@ -74,7 +70,7 @@ def export(
         An `ExportReport`, which is also saved as `export.json`.
 
     Raises:
-        TypeError: If `model` is not a Keras 3 model.
+        TypeError: If `model` is not a Keras 3 model, or `formats` no formats.
         ValueError: If the model is unbuilt, a format is unknown or given twice,
             or `data` or an option of a format does not fit the model.
         FileExistsError: If `directory` is a file or a folder with other content.
@@ -93,8 +89,8 @@ def export(
     formats = _resolve(formats)
     _check_model(model)
     check_target(directory, [MARK, *(format.file for format in formats)])
-    model, notes = _stripped(model)
-    _check_weights(model)
+    model, notes = stripped_for("kprune.export", model)
+    inspection.check_numbers(model, ExportError)
     forward = Forward(model)
     for format in formats:
         format.check(forward)
@@ -122,8 +118,20 @@ def export(
 
 
 def _resolve(formats):
-    if isinstance(formats, (str, dict, Format)):
+    if isinstance(formats, (str, dict, Format, type)):
         formats = (formats,)
+    if not isinstance(formats, (list, tuple)):
+        raise TypeError(
+            f"formats is {formats!r}, expected a format or a list of them: names such "
+            "as 'saved_model', or objects such as kprune.TFLite(). Leave it out for "
+            "both a SavedModel and a TFLite file."
+        )
+    for format in formats:
+        if isinstance(format, type):
+            raise TypeError(
+                f"formats has the class {format.__name__}, expected an object of it: "
+                f"{format.__name__}()."
+            )
     formats = [registry.get("formats", format) for format in formats]
     files = [format.file for format in formats]
     if not formats or len(set(files)) < len(files):
@@ -141,32 +149,7 @@ def _check_model(model):
             f"Keras runs on the {keras.backend.backend()!r} backend; export needs "
             "TensorFlow. Set KERAS_BACKEND=tensorflow before Python starts."
         )
-    if not model.built:
-        raise ValueError(
-            f"{type(model).__name__} {model.name!r} has no weights yet. Call it once "
-            "on a batch of data, or model.build(input_shape), before export."
-        )
-
-
-def _stripped(model):
-    # A model pruned in place would lose its masks; its zeros are zeros anyway.
-    if not inspection.is_pruned(model) or inspection.is_pruned_in_place(model):
-        return model, ()
-    warnings.warn(f"kprune.export: {_STRIPPED}.", stacklevel=3)
-    return surgery.strip(model), (_STRIPPED,)
-
-
-def _check_weights(model):
-    spoiled = [
-        weight.path
-        for weight in inspection.own_weights(model)
-        if "float" in weight.dtype and np.isnan(np.asarray(weight, "float64")).any()
-    ]
-    if spoiled:
-        raise ExportError(
-            f"Model {model.name!r} has NaN in its weights {', '.join(spoiled)}. Go "
-            "back to a checkpoint from before the training diverged."
-        )
+    inspection.check_built(model)
 
 
 def _write(format, forward, samples, staged):
@@ -174,12 +157,19 @@ def _write(format, forward, samples, staged):
     path = os.path.join(staged, format.file)
     written = format.write(forward, path)
     label = f"the {type(format).__name__} file of model {forward.model.name!r}"
+    if written.sha256 not in (None, files_sha256(path)):
+        raise ExportError(
+            f"{label} is no longer what was written: its bytes changed before they "
+            "were verified. See that nothing else writes there, and that the disk is "
+            "sound."
+        )
     try:
         run, batch = format.load(path)
     except Exception as error:
         raise ExportError(f"{label} was written but does not load: {error}") from error
+    examined = format.examine(forward, run, label)
     tolerance = format.tolerance or format.default_tolerance(forward)
-    samples = _samples_of(format, forward, samples)
+    samples, rounding = _samples_of(format, forward, samples)
     difference = verify(run, batch, samples, tolerance, label)
     raw, gzipped, zipped = file_sizes(path)
     record = ExportRecord(
@@ -187,23 +177,29 @@ def _write(format, forward, samples, staged):
         path=path,
         bytes=raw,
         gzip_bytes=gzipped,
-        max_difference=difference,
+        max_difference=max(difference, examined),
         notes=tuple(written.notes),
         zip_bytes=zipped,
         bound=written.bound,
         overhead_bytes=written.overhead_bytes,
+        rounding_difference=rounding,
     )
     return record, (run, batch)
 
 
 def _samples_of(format, forward, samples):
-    """Returns pairs of inputs and of the outputs that the file should give."""
+    """Returns pairs of inputs and of the outputs that the file should give.
+
+    And how far these are from the model's, or `None` where they are the model's.
+    """
     inputs, reference = format.inputs(forward), format.reference(forward)
-    if inputs is None and reference is forward:
-        return samples
-    if inputs is None:
-        inputs = [arrays for arrays, _ in samples]
-    return [(arrays, reference(arrays)) for arrays in inputs]
+    if inputs is not None:
+        samples = [(arrays, forward(arrays)) for arrays in inputs]
+    if reference is forward:
+        return samples, None
+    rounded = [(arrays, reference(arrays)) for arrays, _ in samples]
+    pairs = zip(rounded, samples, strict=True)
+    return rounded, max(largest_difference(a, b) for (_, a), (_, b) in pairs)
 
 
 def _measure(runs, samples, data, measure_latency):

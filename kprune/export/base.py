@@ -47,6 +47,8 @@ class Written:
         notes: Tuple of strings, what the reader of the report should know.
         bound: Int or `None`, see `ExportRecord`.
         overhead_bytes: Int or `None`, bytes of the file that are no weights.
+        sha256: String or `None`, `kprune.export.provenance.files_sha256` of what was
+            written. If given, it is compared before the file is loaded.
 
     Example:
     >>> Written(("batch fixed to 1",)).notes
@@ -56,6 +58,7 @@ class Written:
     notes: tuple = ()
     bound: int | None = None
     overhead_bytes: int | None = None
+    sha256: str | None = None
 
 
 class Format(Configurable):
@@ -151,6 +154,22 @@ class Format(Configurable):
             purpose by this format.
         """
         return forward
+
+    def examine(self, forward, run, label):
+        """Checks what the outputs for a few inputs do not show.
+
+        Args:
+            forward: The model's `Forward`.
+            run: The function that `load` returned, not yet called.
+            label: String, what errors call the file.
+
+        Returns:
+            Float, the largest absolute difference of outputs seen.
+
+        Raises:
+            ExportError: If something in the file is not as it should be.
+        """
+        return 0.0
 
     def default_tolerance(self, forward):
         """Returns the tolerance where none was given.

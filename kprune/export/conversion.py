@@ -9,7 +9,7 @@ import tensorflow as tf
 from kprune.export.base import ExportError, quiet
 from kprune.export.representative import cut_batches
 
-QUANTIZATIONS = (None, "float16", "dynamic_range", "int8", "int16x8")
+QUANTIZATIONS = (None, "float16", "dynamic_range", "int8", "int16x8", "int4")
 CALIBRATED = ("int8", "int16x8")
 
 
@@ -18,7 +18,8 @@ def convert(forward, quantization=None, rows=None, integer_io=False, batches=(No
 
     Args:
         forward: The model's `kprune.export.forward.Forward`.
-        quantization: One of `QUANTIZATIONS`, `None` for float32.
+        quantization: One of `QUANTIZATIONS`, `None` for float32; not `"int4"`, which
+            the converter does not know, see `kprune.export.int4`.
         rows: Dict by input name of arrays of shape `(rows, ...)`, for the modes
             in `CALIBRATED`.
         integer_io: Bool, whether real inputs and outputs are integers too.
@@ -124,28 +125,30 @@ def refuse_loops(forward, contents, quantization):
 
     Args:
         forward: The model's `Forward`.
-        contents: `kprune.export.flatbuffer.Contents` of its float32 file.
+        contents: `kprune.litefile.Contents` of its float32 file.
         quantization: The mode wanted, one of `CALIBRATED`.
 
     Raises:
         ExportError: With what to do about it.
     """
-    if any(operator.name == "WHILE" for operator in contents.operators):
+    if contents.has_loops:
         reason = (
             "it has loops (recurrent layers), which TensorFlow's calibration cannot "
             "follow. Build it anew with unroll=True in its recurrent layers and "
             "new.set_weights(old.get_weights()), for sequences of a fixed length"
         )
-        raise refusal(forward, reason, quantization)
+        # The other of the two modes is no way out: both are calibrated.
+        raise refusal(forward, reason, quantization, _ALTERNATIVES["int8"])
 
 
-def refusal(forward, reason, quantization=None):
+def refusal(forward, reason, quantization=None, alternative=None):
     """Returns the error that says why a model has no such file, and what else to do.
 
     Args:
         forward: The model's `Forward`.
         reason: String, a clause.
         quantization: One of `QUANTIZATIONS`.
+        alternative: String, a sentence. Defaults to that of the mode.
 
     Returns:
         An `ExportError`.
@@ -158,13 +161,15 @@ def refusal(forward, reason, quantization=None):
         )
     return ExportError(
         f"Model {forward.model.name!r} cannot become a TFLite file with "
-        f"quantization={quantization!r}: {reason}. {_ALTERNATIVES[quantization]}"
+        f"quantization={quantization!r}: {reason}. "
+        f"{alternative or _ALTERNATIVES[quantization]}"
     )
 
 
 _ALTERNATIVES = {
     "float16": "Use kprune.TFLite() for float32 weights.",
     "dynamic_range": "Use kprune.TFLite('float16') for half the bytes of float32.",
+    "int4": "Use kprune.TFLite('dynamic_range') for weights of eight bits.",
     "int8": "Use kprune.TFLite('dynamic_range'), which keeps int8 weights and "
     "computes in floating point where it must.",
     "int16x8": "Use kprune.TFLite('int8', ...), which knows more operators, or "

@@ -4,6 +4,7 @@ from kprune.export.base import ExportError
 from kprune.targets import check_tflm, check_xnnpack
 
 TARGETS = ("xnnpack", "tflm")
+_WEIGHTS_ALONE = ("float16", "dynamic_range", "int4")
 _XNNPACK_NOTE = (
     "meets the conditions of XNNPACK's sparse kernels, which are on where the "
     "processor has no AVX (ARM, WebAssembly)"
@@ -39,10 +40,11 @@ def check_options(target, quantization, sparse):
             ": its sparse kernels are for float32 files whose zeros are left out. "
             "Leave quantization and sparse out."
         )
-    if target == "tflm" and (sparse is True or quantization == "float16"):
+    if target == "tflm" and (sparse is True or quantization in _WEIGHTS_ALONE):
         raise ValueError(
             f"target='tflm' with quantization={quantization!r} and sparse={sparse!r}: "
-            "TensorFlow Lite Micro reads neither sparse tensors nor float16 weights. "
+            "TensorFlow Lite Micro reads neither sparse tensors nor weights that are "
+            "rounded while activations are not. "
             "Leave sparse out, and use quantization='int8' or None."
         )
 

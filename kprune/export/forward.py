@@ -5,18 +5,13 @@ calls the model without changing it, and traces it into a `tf.Module` that holds
 what the trace reads and nothing else.
 """
 
-import dataclasses
-import itertools
-import keyword
-import re
-
 import keras
 import numpy as np
 import tensorflow as tf
 from keras import tree
-from keras.src.models import Functional
 
 from kprune.export.base import ExportError
+from kprune.export.interface import input_structure, output_names
 
 # In order of preference, for models that record the shapes of their inputs only.
 _GUESSED_DTYPES = ("float32", "int32", "string")
@@ -33,6 +28,10 @@ class Forward:
     Args:
         model: A built Keras model.
 
+    Attributes:
+        kept: Dict of what formats found out about the model, by format. It lives as
+            long as this export.
+
     Raises:
         ExportError: If the shapes of the inputs are unknown, or the model
             cannot be traced.
@@ -47,10 +46,11 @@ class Forward:
 
     def __init__(self, model):
         self.model = model
-        structure = _input_structure(model)
+        self.kept = {}
+        structure = input_structure(model)
         self.fixed_batch = _fixed_batch(model, structure)
         self._find_arguments(structure)
-        self.output_names = _output_names(model, self._serve().structured_outputs)
+        self.output_names = output_names(model, self._trace().structured_outputs)
 
     def _find_arguments(self, structure):
         failures = []
@@ -58,7 +58,7 @@ class Forward:
             self.arguments = structure.specs(dtype, self.fixed_batch)
             self._traces = {}
             try:
-                self._serve()
+                self._trace()
             except Exception as error:
                 failures.append(error)
             else:
@@ -76,58 +76,85 @@ class Forward:
         return tree.flatten(self.arguments)
 
     @property
+    def outputs(self):
+        """Dict of the outputs' `tf.TensorSpec`s by name."""
+        return self.named(self._trace().structured_outputs)
+
+    @property
     def compute_dtype(self):
         """The least precise type that any layer computes in, as a string."""
         found = {layer.compute_dtype for layer in self.model._flatten_layers()}
         return next((d for d in ("bfloat16", "float16") if d in found), "float32")
 
-    def __call__(self, arrays):
-        """Runs the model as it is; its state, such as seeds, does not move.
+    def __call__(self, arrays, weights=None):
+        """Runs the model; its state, such as seeds, does not move.
 
         Args:
             arrays: Dict of arrays by input name.
+            weights: List of pairs, a variable of the model and the tensor to use in
+                its place. Defaults to `None`, the model as it is.
 
         Returns:
             Dict of arrays by output name.
         """
-        with keras.StatelessScope():
-            outputs = self.model(*self._pack(arrays), training=False)
-        return {name: np.asarray(x) for name, x in self._named(outputs).items()}
+        with keras.StatelessScope(state_mapping=weights):
+            outputs = self.model(*self.pack(arrays), training=False)
+        return {name: np.asarray(x) for name, x in self.named(outputs).items()}
 
-    def module(self, batch=None):
+    def pack(self, arrays):
+        """Turns a dict of arrays by input name into the model's arguments."""
+        flat = [tf.convert_to_tensor(arrays[s.name], s.dtype) for s in self.inputs]
+        return tree.pack_sequence_as(self.arguments, flat)
+
+    def named(self, outputs):
+        """Turns what the model returns into a dict by output name."""
+        present = [x for x in tree.flatten(outputs) if x is not None]
+        return dict(zip(self.output_names, present, strict=True))
+
+    def module(self, batch=None, handles=None):
         """Traces the model into a module ready to be saved or converted.
 
         Args:
             batch: Int, the batch size to bind the trace to. Defaults to `None`,
                 any (for a stateful model, the one it was built with).
+            handles: Dict of resource handles to be read in the place of those of
+                the model's variables, by the `id` of the latter. Defaults to none.
 
         Returns:
             A `tf.Module` that tracks the variables and tables which the trace
             reads, each once, with a method `serve` that takes and returns what
             the model does, and the concrete function of the named signature.
         """
-        module = tf.Module()
-        module.state = list(self._serve(batch).graph.variables)
-        module.serve = self._traces[batch, self.compute_dtype]
-        module.tables = [table for _, table in self.tables(batch)]
+        handles = handles or {}
+        trace = self._trace(batch)
+        captured = [handles.get(id(tensor), tensor) for tensor in trace.captured_inputs]
+
+        def serve(*arguments):
+            # The trace itself: a second one would be written a second time.
+            return trace._call_flat(tf.nest.flatten(arguments), captured)
 
         def serving_default(**arrays):
-            return self._named(module.serve(*self._pack(arrays)))
+            return self.named(serve(*self.pack(arrays)))
 
-        specs = {s.name: s for s in tree.flatten(self._specs(batch))}
+        specs = self._specs(batch)
+        module = tf.Module()
+        module.state = [v for v in self.variables(batch) if id(v.handle) not in handles]
+        module.tables = [table for _, table in self.tables(batch)]
+        module.serve = tf.function(serve, input_signature=specs, autograph=False)
+        named = {spec.name: spec for spec in tree.flatten(specs)}
         signature = tf.function(serving_default, autograph=False)
-        return module, signature.get_concrete_function(**specs)
+        return module, signature.get_concrete_function(**named)
 
-    def _serve(self, batch=None):
-        """Returns the model's traced call; one trace for each batch and dtype."""
-        key = batch, self.compute_dtype
-        if key not in self._traces:
-            self._traces[key] = tf.function(
-                lambda *arguments: self.model(*arguments, training=False),
-                input_signature=self._specs(batch),
-                autograph=False,
-            )
-        return self._traces[key].get_concrete_function()
+    def variables(self, batch=None):
+        """Lists the variables that a trace reads.
+
+        Args:
+            batch: See `module`.
+
+        Returns:
+            List of `tf.Variable`s, each once.
+        """
+        return list(self._trace(batch).graph.variables)
 
     def tables(self, batch=None):
         """Finds the lookup tables that a trace reads.
@@ -138,7 +165,7 @@ class Forward:
         Returns:
             List of pairs, a layer and a table that is an attribute of it.
         """
-        handles = {id(tensor) for tensor, _ in self._serve(batch).graph.captures}
+        handles = {id(tensor) for tensor, _ in self._trace(batch).graph.captures}
         resources = (
             (layer, value)
             for layer in self.model._flatten_layers()
@@ -147,82 +174,21 @@ class Forward:
         )
         return [pair for pair in resources if id(pair[1].resource_handle) in handles]
 
+    def _trace(self, batch=None):
+        """Returns the model's traced call; one trace for each batch and dtype."""
+        key = batch, self.compute_dtype
+        if key not in self._traces:
+            self._traces[key] = tf.function(
+                lambda *arguments: self.model(*arguments, training=False),
+                input_signature=self._specs(batch),
+                autograph=False,
+            ).get_concrete_function()
+        return self._traces[key]
+
     def _specs(self, batch):
         if batch is None:
             return self.arguments
         return tree.map_structure(lambda s: _with_batch(s, batch), self.arguments)
-
-    def _pack(self, arrays):
-        flat = [tf.convert_to_tensor(arrays[s.name], s.dtype) for s in self.inputs]
-        return tree.pack_sequence_as(self.arguments, flat)
-
-    def _named(self, outputs):
-        present = [x for x in tree.flatten(outputs) if x is not None]
-        return dict(zip(self.output_names, present, strict=True))
-
-
-@dataclasses.dataclass
-class _InputStructure:
-    """Arguments of a model: their nesting, and each tensor's shape, name, type.
-
-    `dtypes` is `None` where only shapes were recorded.
-    """
-
-    template: tuple
-    shapes: list
-    names: list
-    dtypes: list | None = None
-
-    def specs(self, dtype, batch):
-        dtypes = self.dtypes or [dtype] * len(self.shapes)
-        flat = [
-            tf.TensorSpec((batch, *shape[1:]), dtype, name)
-            for shape, dtype, name in zip(self.shapes, dtypes, self.names, strict=True)
-        ]
-        return tree.pack_sequence_as(self.template, flat)
-
-
-def _input_structure(model):
-    if isinstance(model, keras.Sequential) and model.inputs:
-        return _declared(model.inputs[0])
-    if isinstance(model, Functional):
-        return _declared(model.input)
-    recorded = getattr(model, "_build_shapes_dict", None)
-    if not recorded:
-        raise ExportError(
-            f"The shapes of the inputs of {type(model).__name__} {model.name!r} are "
-            "unknown: it is a subclassed model that was not called yet. Call it once "
-            "on a batch of data, model(x), and export again."
-        )
-    return _recorded(recorded)
-
-
-def _declared(tensors):
-    flat = tree.flatten(tensors)
-    for tensor in flat:
-        if getattr(tensor, "sparse", False) or getattr(tensor, "ragged", False):
-            raise ExportError(
-                f"Input {tensor.name!r} is sparse or ragged. Only dense inputs are "
-                "exported: build the model on a dense keras.Input of that shape."
-            )
-    names = _names(tensors, [_producer(tensor) for tensor in flat], "input")
-    template = (tree.map_structure(lambda tensor: 0, tensors),)
-    shapes = [tuple(tensor.shape) for tensor in flat]
-    return _InputStructure(template, shapes, names, [t.dtype for t in flat])
-
-
-def _recorded(shapes_by_argument):
-    template = tree.map_shape_structure(lambda s: 0, tuple(shapes_by_argument.values()))
-    names, several = [], len(template) > 1
-    for key, argument in zip(shapes_by_argument, template, strict=True):
-        name = {"input_shape": "inputs"}.get(key, key.removesuffix("_shape"))
-        for path, _ in tree.flatten_with_path(argument):
-            keyed = any(isinstance(part, str) for part in path)
-            parts = path if keyed and not several else (name, *path)
-            names.append("_".join(map(str, parts)))
-    shapes = []
-    tree.map_shape_structure(shapes.append, tuple(shapes_by_argument.values()))
-    return _InputStructure(template, shapes, _identifiers(names, "input"))
 
 
 def _fixed_batch(model, structure):
@@ -232,44 +198,3 @@ def _fixed_batch(model, structure):
 
 def _with_batch(spec, batch):
     return tf.TensorSpec((batch, *spec.shape[1:]), spec.dtype, spec.name)
-
-
-def _output_names(model, outputs):
-    flat = tree.flatten(outputs)
-    declared = tree.flatten(getattr(model, "outputs", None) or [])
-    if len(declared) == len(flat):
-        producers = [_producer(tensor) for tensor in declared]
-    else:
-        producers = [f"output_{i}" for i in range(len(flat))]
-    names = _names(outputs, producers, "output")
-    return [name for name, x in zip(names, flat, strict=True) if x is not None]
-
-
-def _producer(tensor):
-    return tensor._keras_history.operation.name
-
-
-def _names(structure, producers, prefix):
-    """Names each leaf by the keys above it, or by its producer if there are none."""
-    names = []
-    paths = (path for path, _ in tree.flatten_with_path(structure))
-    for path, producer in zip(paths, producers, strict=True):
-        keyed = any(isinstance(part, str) for part in path)
-        names.append("_".join(map(str, path)) if keyed else producer)
-    return _identifiers(names, prefix)
-
-
-def _identifiers(names, prefix):
-    """Returns names that signatures take, no two the same."""
-    taken = []
-    for name in names:
-        name = re.sub(r"[^0-9A-Za-z_]", "_", name)
-        if not name[:1].isalpha():
-            name = f"{prefix}_{name.lstrip('_')}"
-        if keyword.iskeyword(name):
-            name += "_"
-        candidates = itertools.chain(
-            [name], (f"{name}_{i}" for i in itertools.count(1))
-        )
-        taken.append(next(c for c in candidates if c not in taken))
-    return taken

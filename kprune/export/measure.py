@@ -5,6 +5,7 @@ import time
 import numpy as np
 
 from kprune.export.base import ExportError
+from kprune.export.named_arrays import name_arrays
 
 _BATCH = 256
 
@@ -14,9 +15,9 @@ def check_data(forward, data):
 
     Args:
         forward: The model's `Forward`.
-        data: Tuple of inputs and labels. Inputs are an array, or a dict of arrays
-            by input name; labels are whole numbers of shape `(n,)` or `(n, 1)`, or
-            one-hot rows of shape `(n, classes)`.
+        data: Tuple of inputs and labels. Inputs are an array, or a list or dict of
+            arrays, see `kprune.export.named_arrays`; labels are whole numbers of
+            shape `(n,)` or `(n, 1)`, or one-hot rows of shape `(n, classes)`.
 
     Returns:
         Dict of arrays by input name, and labels as an int array of shape `(n,)`.
@@ -29,9 +30,10 @@ def check_data(forward, data):
     >>> import keras
     >>> from kprune.export.forward import Forward
     >>> model = keras.Sequential([keras.Input((2,), name="x"), keras.layers.Dense(3)])
-    >>> inputs, labels = check_data(Forward(model), (np.zeros((4, 2)), np.eye(4, 3)))
+    >>> one_hot = np.array([[0, 1, 0], [0, 0, 1]])
+    >>> inputs, labels = check_data(Forward(model), (np.zeros((2, 2)), one_hot))
     >>> labels
-    array([0, 1, 2, 0])
+    array([1, 2])
     """
     try:
         inputs, labels = data
@@ -40,16 +42,24 @@ def check_data(forward, data):
             f"data is a {type(data).__name__}, expected a tuple of inputs and labels "
             "to measure the accuracy on: data=(x_test, y_test)."
         ) from None
-    names = [spec.name for spec in forward.inputs]
-    if not isinstance(inputs, dict) and len(names) == 1:
-        inputs = {names[0]: inputs}
-    if not isinstance(inputs, dict) or set(inputs) != set(names):
-        raise ValueError(
-            f"data has the inputs {_named(inputs)}, the model {', '.join(names)}. Pass "
-            "a dict of arrays with these names."
-        )
+    if len(forward.inputs) == 1 and not isinstance(inputs, dict):
+        inputs = np.asarray(inputs)
+    inputs = name_arrays(inputs, forward, "data")
     types = {spec.name: spec.dtype.as_numpy_dtype for spec in forward.inputs}
     inputs = {name: np.asarray(x, types[name]) for name, x in inputs.items()}
+    labels, classes = _labels(labels)
+    counts = {len(x) for x in (*inputs.values(), labels)}
+    if labels.ndim != 1 or len(counts) > 1 or not labels.size:
+        raise ValueError(
+            f"data has inputs and labels of {sorted(counts)} rows, labels of shape "
+            f"{np.shape(data[1])}; expected as many labels as rows, at least one."
+        )
+    _check_classes(labels, classes, _columns(forward, inputs))
+    return inputs, labels
+
+
+def _labels(labels):
+    """Returns class numbers, and how many classes one-hot rows have, or `None`."""
     labels = np.asarray(labels)
     is_number = labels.dtype.kind in "biuf"
     if not is_number or (labels < 0).any() or (labels % 1 != 0).any():
@@ -58,23 +68,34 @@ def check_data(forward, data):
             "or more, so that they name no class. Leave `data` out for models that "
             "are no classifiers."
         )
-    if labels.ndim == 2:
-        labels = labels[:, 0] if labels.shape[1] == 1 else labels.argmax(axis=1)
-    counts = {len(x) for x in (*inputs.values(), labels)}
-    if labels.ndim != 1 or len(counts) > 1 or not labels.size:
+    if labels.ndim != 2:
+        return labels.astype(int), None
+    if labels.shape[1] == 1:
+        return labels[:, 0].astype(int), None
+    several = np.flatnonzero((labels != 0).sum(axis=1) != 1)
+    if several.size:
         raise ValueError(
-            f"data has inputs and labels of {sorted(counts)} rows, labels of shape "
-            f"{np.shape(data[1])}; expected as many labels as rows, at least one."
+            f"data has labels of shape {labels.shape}, whose row {several[0]} names "
+            f"{np.count_nonzero(labels[several[0]])} classes; expected one in each "
+            "row. Pass class numbers or one-hot rows."
         )
-    _check_output(forward, inputs)
-    return inputs, labels.astype(int)
+    return labels.argmax(axis=1), labels.shape[1]
 
 
-def _named(inputs):
-    return ", ".join(inputs) if isinstance(inputs, dict) else type(inputs).__name__
+def _check_classes(labels, classes, columns):
+    """Raises if the labels name classes that the model has no output for."""
+    known = max(columns, 2)  # one column tells two classes apart
+    if classes not in (None, known) or labels.max() >= known:
+        named = f"reach to {labels.max()}" if classes is None else f"name {classes}"
+        raise ValueError(
+            f"data has labels that {named}, and the model has outputs of shape "
+            f"(batch, {columns}), so classes 0 to {known - 1}. Pass the labels that "
+            "the model was trained on."
+        )
 
 
-def _check_output(forward, inputs):
+def _columns(forward, inputs):
+    """Returns how many columns the model's output has, once it is known to fit."""
     rows = forward.fixed_batch or 1
     try:
         outputs = forward({name: x[:rows] for name, x in inputs.items()})
@@ -89,6 +110,7 @@ def _check_output(forward, inputs):
             f"The model has the outputs {shapes}. Accuracy needs one output of shape "
             "(batch, classes). Leave `data` out, and evaluate the files yourself."
         )
+    return next(iter(shapes.values()))[1]
 
 
 def accuracy(run, batch, inputs, labels):

@@ -22,13 +22,14 @@ import zlib
 
 import numpy as np
 
+from kprune.compress.codebooks import codebook
+
 PACKINGS = ("lossless", "fp16", "codebook8", "codebook4")
 _ESCAPE = 255
 _VALUE_BITS = {"fp16": 16, "codebook8": 8, "codebook4": 4}
 _MOST_ENTRIES = 256
 # Runs and repeated rows are found by the first two; the third is best for noise.
 _STRATEGIES = (zlib.Z_DEFAULT_STRATEGY, zlib.Z_RLE, zlib.Z_HUFFMAN_ONLY)
-_LLOYD_STEPS = 500
 
 
 @dataclasses.dataclass(frozen=True)
@@ -201,9 +202,7 @@ def rounded(array, packing):
     array([0., 1., 3.], dtype=float32)
 
     Reference:
-        Han, Mao and Dally, "Deep Compression", ICLR 2016. Panter and Dite,
-        "Quantization distortion in pulse-count modulation with nonuniform spacing
-        of levels", Proceedings of the IRE, 1951 (where the centers start).
+        Han, Mao and Dally, "Deep Compression", ICLR 2016.
     """
     if packing == "lossless" or 8 * array.itemsize <= _VALUE_BITS[packing]:
         return array
@@ -213,54 +212,11 @@ def rounded(array, packing):
     if packing == "fp16":
         with np.errstate(over="ignore"):
             result[is_value] = array[is_value].astype("float16")
-    else:
-        entries = 1 << _VALUE_BITS[packing]
-        result[is_value] = _shared(array[is_value].astype("float64"), entries)
+    elif np.isfinite(array).all():
+        bits = _VALUE_BITS[packing]
+        centroids, indices = codebook(array, bits, initialization="cube_root")
+        result[...] = centroids[indices]
     return result
-
-
-def _shared(values, entries):
-    """Replaces each value by the nearest of the centers found by k-means."""
-    if np.unique(values).size <= entries or not np.isfinite(values).all():
-        return values
-    ordered = np.sort(values)
-    centers = _lloyd(ordered, _start(ordered, entries))
-    return centers[np.searchsorted(_borders(centers), values)]
-
-
-def _start(ordered, entries):
-    """Places centers with the cube root of the density of values.
-
-    That is where the best of many centers stand. Even steps would waste most of
-    them on tails and on the hole that pruning leaves around zero, quantiles nearly
-    all where values are dense; k-means mends neither.
-    """
-    # A step times the cube root of the density that it stands for.
-    steps = np.diff(ordered) ** (2 / 3)
-    steps = np.minimum(steps, steps.sum() / entries)  # One center a hole.
-    heights = np.concatenate([[0.0], np.cumsum(steps)])
-    wanted = (np.arange(entries) + 0.5) / entries * heights[-1]
-    return np.interp(wanted, heights, ordered)
-
-
-def _lloyd(ordered, centers):
-    """Moves centers to the means of what is nearest to them until none moves.
-
-    In sorted values a cluster is a range, and its sum a difference of two partial
-    sums. A center that nothing is nearest to is dropped.
-    """
-    sums = np.concatenate([[0.0], np.cumsum(ordered)])
-    for _ in range(_LLOYD_STEPS):
-        inner = np.searchsorted(ordered, _borders(centers))
-        edges = np.unique([0, *inner, len(ordered)])
-        before, centers = centers, np.diff(sums[edges]) / np.diff(edges)
-        if np.array_equal(before, centers):
-            break
-    return centers
-
-
-def _borders(centers):
-    return (centers[1:] + centers[:-1]) / 2
 
 
 def bound_bytes(array, packing):

@@ -1,11 +1,13 @@
 """Where a file came from: the version that wrote it, and the weights it was given."""
 
 import hashlib
+import os
 from importlib import metadata
 
 import numpy as np
 
 from kprune import inspection
+from kprune.export.report import files_under
 
 
 def kprune_version():
@@ -55,9 +57,47 @@ def weights_sha256(model):
         String of 64 hexadecimal digits: the SHA-256 over type, shape and bytes of
         each weight, in the model's order.
     """
+    return arrays_sha256(inspection.own_weights(model))
+
+
+def arrays_sha256(arrays):
+    """Returns a hash over type, shape and bytes of each array, in their order.
+
+    Args:
+        arrays: List of arrays or Keras variables.
+
+    Returns:
+        String of 64 hexadecimal digits.
+    """
     digest = hashlib.sha256()
-    for weight in inspection.own_weights(model):
-        array = np.ascontiguousarray(weight)
+    for array in map(np.ascontiguousarray, arrays):
         digest.update(f"{array.dtype.name}{array.shape}".encode())
         digest.update(array.tobytes())
     return digest.hexdigest()
+
+
+def files_sha256(path):
+    """Returns a hash of a file, or of all files under a folder and their names.
+
+    Args:
+        path: String, a file or folder.
+
+    Returns:
+        String of 64 hexadecimal digits: of a file its SHA-256, of a folder the SHA-256
+        of a list of names and hashes.
+
+    Example:
+    >>> import tempfile
+    >>> with tempfile.NamedTemporaryFile() as file:
+    ...     files_sha256(file.name)[:8]
+    'e3b0c442'
+    """
+    digests = {}
+    for name in files_under(path):
+        with open(name, "rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        digests[os.path.relpath(name, path)] = digest
+    if not os.path.isdir(path):
+        return digest
+    lines = (f"{name}\n{digests[name]}\n" for name in sorted(digests))
+    return hashlib.sha256("".join(lines).encode()).hexdigest()

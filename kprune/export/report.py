@@ -31,6 +31,9 @@ class ExportRecord:
         accuracy: Float in [0, 1] or `None`, on the data given to `export`.
         latency_ms: Float or `None`, median milliseconds a call with one row, on
             this machine.
+        rounding_difference: Float or `None`, for a file whose weights are rounded as
+            asked for: the largest absolute difference between the outputs it should
+            have and those of the Keras model, on the inputs tried.
 
     Example:
     >>> ExportRecord("TFLite", "out/model.tflite", 2124, 1490, 6e-8).notes
@@ -48,6 +51,7 @@ class ExportRecord:
     overhead_bytes: int | None = None
     accuracy: float | None = None
     latency_ms: float | None = None
+    rounding_difference: float | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -108,7 +112,7 @@ class ExportReport:
         return "\n".join(lines)
 
 
-# Heading, field, and how a value is shown. Those from `zipped` on appear only if
+# Heading, field, and how a value is shown. Those from `by rounding` on appear only if
 # some record has them.
 _COLUMNS = (
     ("format", "format", "{}"),
@@ -116,6 +120,7 @@ _COLUMNS = (
     ("bytes", "bytes", "{:,}"),
     ("gzipped", "gzip_bytes", "{:,}"),
     ("max difference", "max_difference", "{:.1e}"),
+    ("by rounding", "rounding_difference", "{:.1e}"),
     ("zipped", "zip_bytes", "{:,}"),
     ("bound", "bound", "{:,}"),
     ("no weights", "overhead_bytes", "{:,}"),
@@ -166,12 +171,17 @@ def file_sizes(path):
     ...     file_sizes(file.name)[:2]
     (0, 20)
     """
-    files = _files(path)
-    raw = sum(map(os.path.getsize, files))
-    return raw, sum(map(_gzip_size, files)), _zip_size(path, files)
+    files = files_under(path)
+    return file_bytes(path), sum(map(_gzip_size, files)), _zip_size(path, files)
 
 
-def _files(path):
+def file_bytes(path):
+    """Returns the bytes of a file, or of all files under a folder."""
+    return sum(map(os.path.getsize, files_under(path)))
+
+
+def files_under(path):
+    """Lists the paths of all files under a folder; of a file, just this one."""
     if not os.path.isdir(path):
         return [path]
     return [

@@ -7,7 +7,10 @@ import numpy as np
 import tensorflow as tf
 from keras import tree
 
+from kprune.export.named_arrays import name_arrays, readable_shape
+
 MOST_ROWS = 256
+_LABEL = "representative_data"
 
 
 def take_rows(data, forward, most=MOST_ROWS):
@@ -41,7 +44,7 @@ def take_rows(data, forward, most=MOST_ROWS):
     if isinstance(data, (tf.data.Dataset, keras.utils.PyDataset)):
         batches = _gathered(_batches_of(data), forward, most)
     else:
-        batches = [_spaced(_named(data, forward), most)]
+        batches = [_spaced(name_arrays(data, forward, _LABEL), most)]
     rows = {}
     for spec in forward.inputs:
         checked = [_checked(batch[spec.name], spec) for batch in batches]
@@ -127,49 +130,17 @@ def _gathered(batches, forward, most):
     gathered, count = [], 0
     for batch in batches:
         inputs, _, _ = keras.utils.unpack_x_y_sample_weight(batch)
-        gathered.append(_named(inputs, forward))
+        gathered.append(name_arrays(inputs, forward, _LABEL))
         sizes = [x.shape[0] for x in gathered[-1].values() if x.ndim]
         count += min(sizes, default=0)
         if count >= most or not sizes:
             break
     if not gathered:
         raise ValueError(
-            f"representative_data has no batch. {_wanted(forward)} Give it some rows "
-            "of the training data."
+            "representative_data has no batch, expected at least one. Give it some "
+            "rows of the training data."
         )
     return gathered
-
-
-def _named(data, forward):
-    """Returns arrays by input name."""
-    specs = forward.inputs
-    if isinstance(data, dict):
-        pairs = tree.flatten_with_path(data)
-        arrays = {"_".join(map(str, path)): x for path, x in pairs}
-        if set(arrays) != {spec.name for spec in specs}:
-            raise ValueError(
-                f"representative_data has the inputs {sorted(arrays)}. "
-                f"{_wanted(forward)} Use these names as keys."
-            )
-        return {name: _as_array(x) for name, x in arrays.items()}
-    arrays = list(data) if isinstance(data, (list, tuple)) else [data]
-    arrays = [_as_array(x) for x in arrays]
-    if len(arrays) != len(specs):
-        raise ValueError(
-            f"representative_data has {len(arrays)} arrays. {_wanted(forward)} Pass "
-            "the inputs alone, without targets, one array for each."
-        )
-    return {spec.name: x for spec, x in zip(specs, arrays, strict=True)}
-
-
-def _as_array(data):
-    if isinstance(data, (np.ndarray, tf.Tensor)) or hasattr(data, "__array__"):
-        return np.asarray(data)
-    raise TypeError(
-        f"representative_data holds {type(data).__name__}: {data!r:.60}. Expected "
-        "arrays, a list or dict of arrays, a batched tf.data.Dataset, or a "
-        "keras.utils.PyDataset."
-    )
 
 
 def _spaced(arrays, most):
@@ -192,7 +163,7 @@ def _checked(array, spec):
     shape, subject = spec.shape, f"representative_data for input {spec.name!r}"
     if not (array.ndim and shape[1:].is_compatible_with(array.shape[1:])):
         raise ValueError(
-            f"{subject} has shape {array.shape}, expected {_readable(shape)}. The "
+            f"{subject} has shape {array.shape}, expected {readable_shape(shape)}. The "
             "first axis counts rows: array[None] makes one row a batch, "
             "dataset.batch(32) batches a data set."
         )
@@ -244,15 +215,3 @@ def _check_count(rows, least):
             f"number for each, at least {least}. A few hundred rows of the training "
             "data do."
         )
-
-
-def _wanted(forward):
-    described = ", ".join(
-        f"{s.name} {_readable(s.shape)} {s.dtype.name}" for s in forward.inputs
-    )
-    return f"Model {forward.model.name!r} takes {described}."
-
-
-def _readable(shape):
-    sizes = ["rows", *("any" if n is None else str(n) for n in shape[1:])]
-    return f"({', '.join(sizes)})"

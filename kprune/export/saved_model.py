@@ -1,33 +1,35 @@
 """The SavedModel format: a folder that TensorFlow and TensorFlow Serving load."""
 
+import dataclasses
 import functools
 import math
 import os
 import shutil
 import tempfile
 
-import keras
-import numpy as np
 import tensorflow as tf
 from tensorflow import saved_model
 
-from kprune import inspection
 from kprune.export.base import ExportError, Format, Written, quiet
-from kprune.export.packed_module import packed_module
-from kprune.export.packing import PACKINGS, bound_bytes, pack, rounded
+from kprune.export.endpoints import DEFAULT, check_signatures, serving_module
+from kprune.export.loaded_model import LoadedModel, compare_content, state_kept
+from kprune.export.packed_module import Decoder
+from kprune.export.packing import PACKINGS, pack
+from kprune.export.provenance import files_sha256
+from kprune.export.report import file_bytes
+from kprune.export.samples import draw_samples
+from kprune.export.saved_content import Content, bytes_of
+from kprune.export.verify import verify
 from kprune.registry import register
 
-_FLOATS = ("float16", "bfloat16", "float32", "float64")
-# A packed weight takes some four hundred bytes more of the graph than a plain one.
-_LEAST_SAVING = 1024
 # What each encoding in use adds to it.
-_DECODER_BYTES = 10_000
+_DECODER_BYTES = 14_000
 _STAYS_PLAIN = (
     "written plain: packing, which shrinks large weights with zeros, saves nothing here"
 )
-_NOT_FOR_CONVERTERS = (
-    "runs in TensorFlow and TensorFlow Serving; converters (TFLite's among them) read "
-    "the plain file of kprune.SavedModel(packed=None)"
+_NEEDS_TENSORFLOW = (
+    "decoded by TensorFlow when it is loaded; tools that read the variables from the "
+    "folder themselves need the plain file of kprune.SavedModel(packed=None)"
 )
 
 
@@ -43,24 +45,38 @@ class SavedModel(Format):
 
     A packed file stores large weights that have zeros as positions and values,
     compressed, and decodes them by stock operations when it is loaded, once: calls
-    do what they do in a plain file. Converters, such as TFLite's, look for weights
-    in places where a packed file has none, and need a plain one.
+    do what they do in a plain file. Zeros of either sign become zero; every other
+    value keeps every bit, unless it is rounded as asked for. Loading takes a little
+    longer, and the memory of the packed bytes beside that of the weights. Converters
+    that load the file with TensorFlow take it, TFLite's among them; tools that read
+    the variables from the folder themselves need a plain one.
+
+    The file is compared bit for bit with what was to be stored: weights, lookup
+    tables, and the folder's bytes between writing and loading.
 
     Args:
         packed: What becomes of the values that are not zero. `"lossless"` keeps
-            every bit. `"fp16"` rounds them to float16, `"codebook8"` and
+            them. `"fp16"` rounds them to float16, `"codebook8"` and
             `"codebook4"` to the nearest of 256 or 16 values that a weight shares,
             found by k-means; weights without zeros are then packed too, vectors
             such as biases keep every bit, and the file is compared with the model
             of the rounded weights. `None` writes a plain file. Defaults to
             `"auto"`, the smaller one of lossless and plain.
         tolerance: Float above 0 or `None`, see `kprune.export.Format`.
+        signatures: Dict of what is served beside the model, from a name to the name
+            of a layer (or a list of names) whose outputs are given, or to a function
+            that takes the model and returns a `keras.Model` of its layers. The name
+            becomes a signature, and a method of the loaded object. Inputs that the
+            outputs do not depend on are left out. All share one copy of the weights;
+            each adds its operations to the graph. Defaults to `None`, the model alone.
 
     Raises:
-        ValueError: If `packed` is none of these.
+        TypeError: If a signature is given as something else.
+        ValueError: If `packed` is none of these, or a signature has no name that
+            can be served. `kprune.export` raises it for layers that are not there.
 
     Example:
-    >>> import kprune, tempfile
+    >>> import keras, kprune, tempfile
     >>> model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)])
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     _ = kprune.export(model, folder, [kprune.SavedModel()])
@@ -68,127 +84,152 @@ class SavedModel(Format):
     ...     loaded.serve(tf.ones((4, 3))).shape
     TensorShape([4, 2])
 
+    What comes before the last layer, and the number of the largest output:
+
+    >>> def largest(model):
+    ...     return keras.Model(model.inputs, keras.ops.argmax(model.outputs[0], -1))
+    >>> format = kprune.SavedModel(signatures={"hidden": "relu", "top": largest})
+    >>> layers = [keras.layers.ReLU(name="relu"), keras.layers.Dense(2)]
+    >>> model = keras.Sequential([keras.Input((3,)), *layers])
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     _ = kprune.export(model, folder, format)
+    ...     sorted(tf.saved_model.load(folder + "/saved_model").signatures)
+    ['hidden', 'serving_default', 'top']
+
     Reference:
         Han, Mao and Dally, "Deep Compression", ICLR 2016.
     """
 
     file = "saved_model"
 
-    def __init__(self, packed="auto", tolerance=None):
+    def __init__(self, packed="auto", tolerance=None, signatures=None):
         super().__init__(tolerance)
         if packed not in ("auto", None, *PACKINGS):
             raise ValueError(
                 f"packed is {packed!r}, expected 'auto', None (a plain file) or one of "
                 f"{', '.join(map(repr, PACKINGS))}."
             )
+        if signatures is not None:
+            check_signatures(signatures)
         self.packed = packed
+        self.signatures = signatures
 
     def get_config(self):
-        return {"packed": self.packed, **super().get_config()}
+        return {
+            "packed": self.packed,
+            "signatures": self.signatures,
+            **super().get_config(),
+        }
+
+    def check(self, forward):
+        """Builds the models of the signatures; see `Format.check`."""
+        self._content(forward)
 
     def write(self, forward, path):
         """Writes the folder; see `Format.write`."""
-        plain, signature = forward.module()
-        dense = _bytes_of(plain.state)
-        save_plain = functools.partial(_save, forward, plain, signature)
-        stored = self._stored(forward)
-        if stored:
-            written = self._write_packed(forward, path, plain, stored)
+        content = self._content(forward)
+        dense = bytes_of(content.variables)
+
+        def save_plain(path):
+            _save(forward, *serving_module(content.endpoints), path)
+
+        written = None
+        if content.packed:
+            written = self._write_packed(forward, content, path)
             # A plain file is never smaller than its weights.
-            is_smaller = self.packed != "auto" or _size(path) < dense
-            if is_smaller or not _replaced_by_smaller(path, save_plain):
-                return written
+            may_be_larger = self.packed == "auto" and file_bytes(path) >= dense
+            if may_be_larger and _replaced_by_smaller(path, save_plain):
+                written = None
         else:
             save_plain(path)
-        notes = (_STAYS_PLAIN,) if self.packed else ()
-        return Written(notes, bound=dense, overhead_bytes=_size(path) - dense)
+        if written is None:
+            notes = (_STAYS_PLAIN,) if self.packed else ()
+            written = Written(notes, dense, file_bytes(path) - dense)
+        return dataclasses.replace(written, sha256=files_sha256(path))
 
-    def _write_packed(self, forward, path, plain, stored):
-        streams = pack([array for _, array in stored], _DECODER_BYTES)
-        weights = [
-            (variable.value, packed)
-            for (variable, _), packed in zip(stored, streams, strict=True)
-        ]
-        module, signature = packed_module(forward, plain, weights)
-        _save(forward, module, signature, path)
-        dense = _bytes_of(module.state)
-        packed_bytes = sum(len(packed.stream) for packed in streams)
-        bound = sum(bound_bytes(a, self._packing_of(a)) for _, a in stored)
+    def _write_packed(self, forward, content, path):
+        variables, arrays = zip(*content.packed, strict=True)
+        streams = pack(arrays, _DECODER_BYTES)
+        decoder = Decoder(streams)
+        handles = {
+            id(variable.value.handle): weight.handle
+            for variable, weight in zip(variables, decoder.weights, strict=True)
+        }
+        module, signatures = serving_module(content.endpoints, handles)
+        module.decoder, module.streams = decoder, decoder.streams
+        module.weights = decoder.weights
+        _save(forward, module, signatures, path)
+        stored = sum(len(weight.stream) for weight in streams)
         return Written(
             notes=(
-                f"{len(weights)} weights packed ({self._packing}); plain, all weights "
-                f"take {_bytes_of(plain.state):,} bytes",
-                _NOT_FOR_CONVERTERS,
+                f"{len(arrays)} weights packed ({self._packing}); plain, all weights "
+                f"take {bytes_of(content.variables):,} bytes",
+                *_vanished(content, self._packing),
+                _NEEDS_TENSORFLOW,
             ),
-            bound=dense + math.ceil(bound),
-            overhead_bytes=_size(path) - dense - packed_bytes,
+            bound=math.ceil(content.bound),
+            overhead_bytes=file_bytes(path) - stored - bytes_of(content.plain),
         )
 
     @property
     def _packing(self):
         return "lossless" if self.packed == "auto" else self.packed
 
-    def _stored(self, forward):
-        """Lists the Keras variables to be packed, each with the array to store."""
-        if self.packed is None:
-            return []
-        read = {id(variable) for variable in forward.module()[0].state}
-        stored = []
-        for variable in inspection.own_weights(forward.model):
-            if variable.dtype not in _FLOATS or id(variable.value) not in read:
-                continue
-            array = np.asarray(variable.value)
-            packing = self._packing_of(array)
-            if array.nbytes - bound_bytes(array, packing) >= _LEAST_SAVING:
-                stored.append((variable, self._rounded(variable.path, array, packing)))
-        return stored
-
-    def _packing_of(self, array):
-        return self._packing if array.ndim > 1 else "lossless"
-
-    def _rounded(self, path, array, packing):
-        result = rounded(array, packing)
-        if packing != "lossless" and not np.isfinite(result).all():
-            raise ExportError(
-                f"Weight {path!r} has values up to {np.max(np.abs(array)):.3g}, which "
-                f"packed={self.packed!r} cannot hold. Use packed='lossless'."
-            )
-        return result
+    def _content(self, forward):
+        if self not in forward.kept:
+            forward.kept[self] = Content(forward, self.signatures or {}, self._packing)
+        content = forward.kept[self]
+        content.refresh()
+        return content
 
     def reference(self, forward):
         """Returns the model, or the model of the weights as rounded."""
+        return self._reference(self._content(forward), forward)
+
+    def _reference(self, content, endpoint):
         if self._packing in (None, "lossless"):
-            return forward
-        stored = [(v, tf.constant(array)) for v, array in self._stored(forward)]
-
-        def with_rounded_weights(arrays):
-            with keras.StatelessScope(state_mapping=stored):
-                outputs = forward.model(*forward._pack(arrays), training=False)
-            return {name: np.asarray(x) for name, x in forward._named(outputs).items()}
-
-        return with_rounded_weights
+            return endpoint
+        weights = [(variable, tf.constant(array)) for variable, array in content.packed]
+        return functools.partial(endpoint, weights=weights)
 
     def load(self, path):
         """Loads the folder with `tf.saved_model.load`; see `Format.load`."""
         with quiet():
-            loaded = saved_model.load(path)
-        signature = loaded.signatures["serving_default"]
+            run = LoadedModel(saved_model.load(path))
+        return run, run.batch
 
-        def run(inputs):
-            tensors = {name: tf.constant(x) for name, x in inputs.items()}
-            # `loaded` owns the variables and has to live as long as `run`.
-            outputs = loaded.signatures["serving_default"](**tensors)
-            return {name: x.numpy() for name, x in outputs.items()}
+    def examine(self, forward, run, label):
+        """Compares weights, tables and the other signatures; see `Format.examine`."""
+        content = self._content(forward)
+        compare_content(run.loaded, content, label)
+        others = [name for name in content.endpoints if name != DEFAULT]
+        differences = [self._difference(content, run, name, label) for name in others]
+        return max(differences, default=0.0)
 
-        specs = signature.structured_input_signature[1].values()
-        return run, next(iter(specs)).shape[0]
+    def _difference(self, content, run, name, label):
+        endpoint = content.endpoints[name]
+        reference = self._reference(content, endpoint)
+        samples = [(x, reference(x)) for x, _ in draw_samples(endpoint)]
+        tolerance = self.tolerance or self.default_tolerance(endpoint)
+        part = LoadedModel(run.loaded, name)
+        label = f"signature {name!r} of {label}"
+        with state_kept(run.loaded):
+            return verify(part, part.batch, samples, tolerance, label)
 
 
-def _save(forward, module, signature, path):
+def _vanished(content, packing):
+    if counts := content.vanished:
+        yield (
+            f"{sum(counts.values()):,} weights that were not zero are too small for "
+            f"{packing} and became zero, in {', '.join(counts)}"
+        )
+
+
+def _save(forward, module, signatures, path):
     options = saved_model.SaveOptions(experimental_custom_gradients=False)
     with quiet():
         try:
-            saved_model.save(module, path, signature, options)
+            saved_model.save(module, path, signatures, options)
         except AssertionError as error:
             raise ExportError(
                 f"Model {forward.model.name!r} reads a TensorFlow resource that is "
@@ -206,17 +247,8 @@ def _replaced_by_smaller(path, save):
     with tempfile.TemporaryDirectory(dir=os.path.dirname(path)) as scratch:
         second = os.path.join(scratch, "second")
         save(second)
-        if _size(path) < _size(second):
+        if file_bytes(path) < file_bytes(second):
             return False
         shutil.rmtree(path)
         os.rename(second, path)
         return True
-
-
-def _bytes_of(variables):
-    return sum(v.shape.num_elements() * v.dtype.size for v in variables)
-
-
-def _size(path):
-    files = (os.path.join(root, f) for root, _, names in os.walk(path) for f in names)
-    return sum(map(os.path.getsize, files))

@@ -1,19 +1,19 @@
 """Comparison of an exported file, run in its own runtime, with Keras."""
 
+import ml_dtypes
 import numpy as np
 
 from kprune.export.base import ExportError
-
-# Outputs smaller than this all over count as this large.
-_LEAST_SCALE = 1e-3
 
 
 def verify(run, batch, samples, tolerance, label):
     """Runs a loaded file on samples and compares its outputs with Keras' own.
 
     Whole numbers, booleans and strings must be equal; real numbers must be
-    within `tolerance` of the largest absolute value of the output; NaN and
-    infinities must stand where Keras has them.
+    within `tolerance` of the largest absolute value of the output over all
+    samples, however small that is; NaN and infinities must stand where Keras has
+    them. The one absolute allowance is what processors may flush to zero (float32
+    below 1.2e-38), or the spacing of the output's type around zero (float16: 6e-8).
 
     Args:
         run: Function from a dict of input arrays to a dict of output arrays.
@@ -57,7 +57,7 @@ def verify(run, batch, samples, tolerance, label):
             )
         for name, reference in expected.items():
             subject = f"Output {name!r} of {label}"
-            allowed = tolerance * scales[name]
+            allowed = max(tolerance * scales[name], _resolution(reference))
             difference = _compare(outputs[name], reference, allowed, subject)
             largest = max(largest, difference)
     _check_finite([expected for _, expected in samples], label)
@@ -73,9 +73,40 @@ def _scales(answers):
     scales = {}
     for name in answers[0]:
         values = [np.ravel(x[name]) for x in answers if _is_real(x[name])]
-        values = np.abs(np.concatenate([[_LEAST_SCALE], *values]).astype("float64"))
+        values = np.abs(np.concatenate([[0.0], *values]).astype("float64"))
         scales[name] = float(np.max(values[np.isfinite(values)]))
     return scales
+
+
+def _resolution(array):
+    if not _is_real(array):
+        return 0.0
+    spacing = float(ml_dtypes.finfo(array.dtype).smallest_subnormal)
+    return max(spacing, float(np.finfo("float32").smallest_normal))
+
+
+def largest_difference(outputs, reference):
+    """Returns the largest absolute difference between two answers.
+
+    Args:
+        outputs: Dict of arrays by output name.
+        reference: Dict of arrays of the same names and shapes.
+
+    Returns:
+        Float, over all entries of real outputs that are finite in both; 0 if there
+        are none.
+
+    Example:
+    >>> largest_difference({"y": np.ones(2)}, {"y": np.array([1.0, 0.5])})
+    0.5
+    """
+    largest = 0.0
+    for name, expected in reference.items():
+        if _is_real(expected):
+            pair = np.stack([outputs[name], expected]).astype("float64")
+            finite = pair[:, np.isfinite(pair).all(axis=0)]
+            largest = max(largest, np.max(np.abs(np.diff(finite, axis=0)), initial=0))
+    return float(largest)
 
 
 def _compare(output, reference, allowed, subject):

@@ -8,7 +8,8 @@ never run at all, since their kernels read memory that is not theirs.
 
 import numpy as np
 
-from kprune.export import flatbuffer, interpreter
+from kprune import litefile
+from kprune.export import interpreter
 from kprune.export.base import ExportError, quiet
 from kprune.export.verify import verify
 
@@ -49,17 +50,17 @@ def proven_encoding(plain, quantization, inputs):
     Returns:
         The new file's bytes and an empty string, or `None` and the reason.
     """
-    if not any(map(_is_encodable, flatbuffer.read(plain).constants)):
+    if not any(map(_is_encodable, litefile.read(plain).constants)):
         return None, NOTHING_TO_ENCODE
     try:
         encoded = encode_zeros(plain)
-        contents = flatbuffer.read(encoded)
+        contents = litefile.read(encoded)
     except Exception as error:
         return None, f"the encoder fails with {error}"
     reason = (
         _missing_kernel(contents)
         or _too_large(encoded, plain)
-        or _changed_weight(contents, flatbuffer.read(plain))
+        or _changed_weight(contents, litefile.read(plain))
         or _changed_answer(encoded, plain, _TOLERANCES[quantization], inputs())
     )
     return (None, reason) if reason else (encoded, "")

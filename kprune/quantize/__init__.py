@@ -5,6 +5,7 @@ the TFLite converter turns into an int8 file, `dequantize` a plain model again.
 """
 
 from kprune.quantize.finishing import dequantize, finish
+from kprune.quantize.floats import left_in_float
 from kprune.quantize.fold import fold_batch_normalization
 from kprune.quantize.ranges import ActivationRange
 from kprune.quantize.rules import Rule, rule_for
@@ -18,6 +19,7 @@ __all__ = [
     "dequantize",
     "finish",
     "fold_batch_normalization",
+    "left_in_float",
     "quantize_aware",
     "rule_for",
     "wrappers",

@@ -102,7 +102,7 @@ def _plain_stand_in(layer, parents, copier):
     def finish():
         cloning.copy_state(layer.layer, new)
         if layer.rule.kernel:
-            new.kernel.assign(layer.quantized_kernel())
+            getattr(new, layer.rule.kernel).assign(layer.quantized_kernel())
 
     return new, finish
 

@@ -8,8 +8,7 @@ import keras
 import numpy as np
 from keras import layers
 
-from kprune.cloning import is_graph
-from kprune.quantize.plan import calls, consumers
+from kprune.quantize.plan import calls, consumers, is_nested
 from kprune.quantize.rebuild import plain_copy, rebuilt
 from kprune.weight_access import as_array
 
@@ -20,6 +19,8 @@ _OUTPUT_AXES = {
     layers.Conv2DTranspose: (-2,),
     layers.Dense: (-1,),
     layers.DepthwiseConv2D: (-2, -1),
+    layers.SeparableConv1D: (-1,),
+    layers.SeparableConv2D: (-1,),
 }
 
 
@@ -85,7 +86,7 @@ def foldable(model):
     uses = [id(call.operation) for call in graph]
     for call in graph:
         layer = call.operation
-        if isinstance(layer, keras.Model) and is_graph(layer):
+        if is_nested(layer):
             if uses.count(id(layer)) == 1:
                 pairs += foldable(layer)
             continue
@@ -106,14 +107,29 @@ def _takes(layer, norm, between):
     return last_axis and channels_last and is_linear
 
 
+def last_kernel(layer):
+    """Returns the kernel whose channels are those of a layer's outputs.
+
+    Args:
+        layer: A built convolution or dense layer.
+
+    Returns:
+        Keras variable.
+    """
+    is_separable = hasattr(layer, "pointwise_kernel")
+    return layer.pointwise_kernel if is_separable else layer.kernel
+
+
 def _fold(layer, norm, new):
     """Sets a layer's weights to those of the layer and the normalization after it."""
     factor, offset = factor_and_offset(norm)
-    kernel = as_array(layer.kernel)
+    kernel = as_array(last_kernel(layer))
     bias = as_array(layer.bias) if layer.use_bias else 0.0
     axes = _OUTPUT_AXES[type(layer)]
     shape = [n if i - kernel.ndim in axes else 1 for i, n in enumerate(kernel.shape)]
-    new.kernel.assign(kernel * factor.reshape(shape))
+    if hasattr(layer, "depthwise_kernel"):
+        new.depthwise_kernel.assign(layer.depthwise_kernel)
+    last_kernel(new).assign(kernel * factor.reshape(shape))
     new.bias.assign(bias * factor + offset)
     new.trainable = layer.trainable
 

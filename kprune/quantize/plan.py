@@ -20,7 +20,7 @@ class Call:
 
     Attributes:
         operation: The Keras layer, model or operation.
-        inputs: List of the tensors that it reads.
+        inputs: List of the tensors that it reads, but for masks.
         outputs: List of the tensors that it gives.
     """
 
@@ -66,12 +66,35 @@ def calls(model):
             continue
         node = operation._inbound_nodes[index]
         if is_ready:
-            found.append(Call(operation, node.input_tensors, node.output_tensors))
+            inputs = [t for t in node.input_tensors if t.dtype != "bool"]
+            found.append(Call(operation, inputs, node.output_tensors))
         else:
             seen.add((operation, index))
             waiting.append((tensor, True))
             waiting.extend((t, False) for t in reversed(node.input_tensors))
     return found
+
+
+def nested_calls(model, parents=()):
+    """Goes through the uses of layers in a model's graph and those nested in it.
+
+    Args:
+        model: A built Sequential or Functional model.
+        parents: Tuple, the models around it. Defaults to none.
+
+    Yields:
+        Pairs of a `Call` and the tuple of the models around it within `model`.
+    """
+    for call in calls(model):
+        if is_nested(call.operation):
+            yield from nested_calls(call.operation, (*parents, call.operation))
+        else:
+            yield call, parents
+
+
+def is_nested(operation):
+    """Tells whether what a graph uses is a graph itself."""
+    return isinstance(operation, keras.Model) and is_graph(operation)
 
 
 def consumers(model):
@@ -98,13 +121,11 @@ def place_ranges(model, stays_float):
 
     Args:
         model: A built Sequential or Functional model, nested or not.
-        stays_float: Function `(layer, parents)` that returns a bool.
+        stays_float: Function `(layer, parents)` that returns a bool, `True` for all
+            that has no rule.
 
     Returns:
         Dict from the id of a layer to its `Placement`, for the layers that get one.
-
-    Raises:
-        ValueError: If a layer has no form in int8 and is not to stay in float.
     """
     placements = {}
     _place(model, stays_float, (), [False] * len(model.inputs), placements)
@@ -118,12 +139,12 @@ def _place(model, stays_float, parents, known, placements):
     for call in calls(model):
         has_range = [id(t) in ranged for t in call.inputs]
         layer = call.operation
-        if isinstance(layer, keras.Model) and is_graph(layer):
+        if is_nested(layer):
             inner = (*parents, layer)
             given = _place(layer, stays_float, inner, has_range, placements)
         else:
             given = [False] * len(call.outputs)
-            if not stays_float(layer, parents):
+            if not stays_float(layer, parents) and reads_floats(call):
                 merges = _merges(call, readers, lambda x: stays_float(x, parents))
                 given = [_place_one(call, has_range, merges, placements)] * len(given)
         ranged |= {id(t) for t, g in zip(call.outputs, given, strict=True) if g}
@@ -132,9 +153,12 @@ def _place(model, stays_float, parents, known, placements):
 
 def _place_one(call, has_range, merges, placements):
     """Notes the ranges of one use of a layer; returns whether its output has one."""
-    if _checked_rule(call.operation).passes:
+    rule = rule_for(call.operation)
+    if rule.passes:
         return all(has_range)
     inputs, output = [not known for known in has_range], not merges
+    if rule.gathers:
+        inputs, output = [False] * len(has_range), False
     other = placements.setdefault(id(call.operation), Placement(inputs, output))
     other.inputs = [a or b for a, b in zip(other.inputs, inputs, strict=True)]
     other.output = other.output or output
@@ -143,7 +167,7 @@ def _place_one(call, has_range, merges, placements):
 
 def _merges(call, readers, stays_float):
     """Tells whether the layer and the ReLU behind it become one operator."""
-    return _checked_rule(call.operation).fuses and _only_relu_reads(
+    return rule_for(call.operation).fuses and _only_relu_reads(
         call.outputs[0], readers, stays_float
     )
 
@@ -155,14 +179,18 @@ def _only_relu_reads(tensor, readers, stays_float):
     if isinstance(found[0].operation, keras.layers.Identity):
         return _only_relu_reads(found[0].outputs[0], readers, stays_float)
     rule = rule_for(found[0].operation)
-    return not isinstance(rule, str) and rule.is_relu
+    return not isinstance(rule, str) and rule.is_relu  # nested models have none
 
 
-def _checked_rule(layer):
-    rule = rule_for(layer)
-    if isinstance(rule, str):
-        raise ValueError(
-            f"{layer.name!r} ({type(layer).__name__}) can't be computed in int8: "
-            f"{rule}. Replace it, or name it in `skip` to leave it in float."
-        )
-    return rule
+def reads_floats(call):
+    """Tells whether int8 can stand for what a layer reads.
+
+    Args:
+        call: A `Call`.
+
+    Returns:
+        Bool, `True` for numbers with a fraction, and for what is looked up in a table.
+    """
+    rule = rule_for(call.operation)
+    looks_up = not isinstance(rule, str) and rule.gathers
+    return looks_up or all("float" in tensor.dtype for tensor in call.inputs)

@@ -6,7 +6,7 @@ from kprune import cloning
 from kprune.copier import Copier
 
 
-def rebuilt(model, convert):
+def rebuilt(model, convert, convert_operation=cloning.copy_operation):
     """Rebuilds a model from stand-ins, with state and compile arguments.
 
     Args:
@@ -15,6 +15,7 @@ def rebuilt(model, convert):
             layer and a function without arguments that, once all is built, carries
             the layer's state over. `parents` are the models around it, `copier` is
             the `Copier` of the model.
+        convert_operation: Function `(operation)`, see `kprune.cloning.rebuild`.
 
     Returns:
         A model of the same graph, layer names and inputs.
@@ -34,7 +35,7 @@ def rebuilt(model, convert):
         return new
 
     with model.distribute_strategy.scope():
-        result = cloning.rebuild(model, stand_in)
+        result = cloning.rebuild(model, stand_in, convert_operation)
         for carry_over in finishing:
             carry_over()
         cloning.copy_compilation(model, result)

@@ -7,7 +7,9 @@ layer cannot be computed in int8. A layer type that has no rule cannot either.
 import dataclasses
 
 import keras
+import numpy as np
 from keras import layers
+from keras.src.ops import numpy
 
 from kprune.registry import lookup, register
 
@@ -34,6 +36,9 @@ class Rule:
         fixed: Pair of floats, the bounds of the outputs where TFLite fixes them.
         fuses: Bool, whether a ReLU right behind becomes part of it.
         is_relu: Bool, whether it can become part of what is before it.
+        offset: Float, what the layer adds to its inputs.
+        gathers: Bool, whether the outputs are rows of the kernel, whose range they
+            have, and the inputs whole numbers.
     """
 
     kernel: str | None = None
@@ -43,6 +48,8 @@ class Rule:
     fixed: tuple | None = None
     fuses: bool = False
     is_relu: bool = False
+    offset: float = 0.0
+    gathers: bool = False
 
 
 _PASSES = Rule(passes=True)
@@ -125,6 +132,7 @@ def _dense(layer):
 
 @register("quantization", layers.Conv1D)
 @register("quantization", layers.Conv2DTranspose)
+@register("quantization", layers.DepthwiseConv1D)
 def _convolution_of_one_scale(layer):
     return _reason_of_layout(layer) or _kernel_rule(layer)
 
@@ -137,6 +145,25 @@ def _convolution(layer):
 @register("quantization", layers.DepthwiseConv2D)
 def _depthwise(layer):
     return _reason_of_layout(layer) or _kernel_rule(layer, (-2, -1))
+
+
+# What remains of it once `separable.py` has taken it apart is not of this type.
+@register("quantization", layers.SeparableConv1D)
+@register("quantization", layers.SeparableConv2D)
+def _separable(layer):
+    if type(layer) not in (layers.SeparableConv1D, layers.SeparableConv2D):
+        return f"there is no rule for layers of type {type(layer).__name__}"
+    if layer.padding == "causal":
+        return "depthwise convolutions know no padding='causal'"
+    activation = activation_rule(layer.activation)
+    reason = activation if isinstance(activation, str) else ""
+    return _reason_of_layout(layer) or reason or _COMPUTES
+
+
+# A looked-up row has the scale of the table, so that it needs no range of its own.
+@register("quantization", layers.Embedding)
+def _embedding(layer):
+    return Rule(kernel="embeddings", gathers=True)
 
 
 def _reason_of_layout(layer):
@@ -183,9 +210,11 @@ def _passes(layer):
 
 @register("quantization", layers.Rescaling)
 def _rescaling(layer):
-    if layer.offset:
-        return "TFLite would add the offset in float; subtract it from the data"
-    return _COMPUTES
+    if np.ndim(layer.scale) or np.ndim(layer.offset):
+        return "kprune has no int8 form of it with a number for each channel"
+    if layer.offset and layer.scale != 1:
+        return "int8 scales and adds in two steps; use two layers, one for each"
+    return Rule(fuses=bool(layer.offset), offset=float(layer.offset))
 
 
 @register("quantization", layers.UpSampling2D)
@@ -216,19 +245,29 @@ for _layer_type in (
 
 for _layer_type in (
     layers.ActivityRegularization,
+    layers.AveragePooling1D,
     layers.AveragePooling2D,
+    layers.Cropping1D,
     layers.Cropping2D,
     layers.Dropout,
     layers.Flatten,
     layers.GaussianDropout,
     layers.GaussianNoise,
+    layers.GlobalMaxPooling1D,
     layers.GlobalMaxPooling2D,
     layers.Identity,
+    layers.MaxPooling1D,
     layers.MaxPooling2D,
     layers.Permute,
     layers.Reshape,
     layers.SpatialDropout1D,
     layers.SpatialDropout2D,
+    layers.ZeroPadding1D,
     layers.ZeroPadding2D,
+    numpy.ExpandDims,
+    numpy.GetItem,
+    numpy.Reshape,
+    numpy.Squeeze,
+    numpy.Transpose,
 ):
     register("quantization", _layer_type)(_passes)

@@ -10,6 +10,25 @@ from kprune.mask_store import average_of, masked
 _INT8_VALUES = 255  # of a symmetric range
 
 
+def is_sparse(kernel):
+    """Tells whether a kernel has zeros that shall stay zero.
+
+    A kernel of nothing but zeros is one that has not learned anything yet, such as
+    that of a new head, and could never learn if it were held there.
+
+    Args:
+        kernel: Float array.
+
+    Returns:
+        Bool.
+
+    Example:
+    >>> is_sparse(np.array([0.0, 0.5])), is_sparse(np.zeros(2))
+    (True, False)
+    """
+    return bool(np.any(kernel == 0) and np.any(kernel))
+
+
 def count_clusters(kernel):
     """Counts the distinct values of a kernel, if it is clustered.
 

@@ -9,11 +9,14 @@ import numpy as np
 from kprune import cloning
 from kprune.inspection import check_keras_model, is_pruned
 from kprune.prunable import Selection
-from kprune.quantize.fold import fold_batch_normalization, foldable
+from kprune.quantize.floats import FloatLayers
+from kprune.quantize.fold import fold_batch_normalization, foldable, last_kernel
+from kprune.quantize.operators import layers_for_operators
 from kprune.quantize.plan import place_ranges
 from kprune.quantize.rebuild import plain_copy, rebuilt, with_activation
 from kprune.quantize.rules import rule_for
-from kprune.quantize.structure import count_clusters
+from kprune.quantize.separable import split_separable
+from kprune.quantize.structure import count_clusters, is_sparse
 from kprune.quantize.wrapper import QuantizationWrapper, wrappers
 from kprune.surgery import strip
 from kprune.weight_access import as_array
@@ -27,11 +30,17 @@ def quantize_aware(model, *, preserve=None, only=None, skip=None):
     Train the copy with `fit`, a few epochs at a tenth of the learning rate, and
     convert what `finish` makes of it: the TFLite file needs no representative data
     and computes what the copy does. Kernels have one scale for each output channel
-    (dense, transposed and 1-D convolutions one in all), activations one for each
-    tensor, learned as moving averages while it trains.
+    (dense layers, embeddings, transposed and 1-D convolutions one in all), activations
+    one for each tensor, learned as moving averages while it trains.
 
-    Batch normalization is folded first. In clustered kernels all channels share one
-    scale, so that the int8 kernel has no more distinct values than the float one.
+    Batch normalization is folded first, a separable convolution is taken apart into
+    a depthwise and a pointwise one, and operators such as `x + y` become layers. In
+    clustered kernels all channels share one scale, so that the int8 kernel has no
+    more distinct values than the float one.
+
+    A layer that has no form in int8 (recurrent layers, attention, `LayerNormalization`,
+    layers of your own) stays in float between rounded neighbours. A warning says
+    which and why, unless `skip` names it; `kprune.summary` lists them all.
 
     Args:
         model: A built Sequential or Functional model, nested or not. It is not
@@ -40,19 +49,23 @@ def quantize_aware(model, *, preserve=None, only=None, skip=None):
             of a kernel stay equal (CQAT; weights that are zero are a cluster like any
             other, which may leave zero), both in a list (PCQAT), or an empty list.
             Defaults to what there is: zeros in any kernel, clusters in those that
-            have at most 255 values.
+            have at most 255 values. A kernel of nothing but zeros, as new heads may
+            have, is free to learn in any case.
         only: Layers to quantize: a name, a glob pattern, a layer, a layer class, a
             function of a layer that returns a bool, or a list of these. Defaults to
             all.
-        skip: Layers to leave in float, likewise. Defaults to none.
+        skip: Layers to leave in float, likewise. Defaults to none. The converter
+            rounds the weights of one all the same, without training, where TFLite has
+            an int8 form of it and all its inputs and outputs are rounded.
 
     Returns:
         A model with the same layer names, inputs and compile arguments, whose layers
-        are `QuantizationWrapper`s.
+        are `QuantizationWrapper`s; `NAME_depthwise` is the first half of a separable
+        convolution.
 
     Raises:
         TypeError: If `model` is no Keras 3 model.
-        ValueError: If the model is subclassed or not built, if a layer has no form in
+        ValueError: If the model is subclassed or not built, if no layer has a form in
             int8, if `only` or `skip` matches nothing, or if there is nothing of what
             is to be preserved.
 
@@ -70,20 +83,14 @@ def quantize_aware(model, *, preserve=None, only=None, skip=None):
     _check_plain(model)
     kinds = _kinds(preserve)
     selection = Selection(_by_name(only), _by_name(skip))
-    selection.check(model)
-    plain = strip(model) if is_pruned(model) else model
+    plain = layers_for_operators(strip(model) if is_pruned(model) else model)
+    selection.check(plain)
     if "clusters" in kinds:
         _check_clusters_survive(plain)
-    folded = fold_batch_normalization(plain)
-
-    def stays_float(layer, parents):
-        return not selection.selects([*parents, layer])
-
+    stays_float = FloatLayers(plain, selection)
+    folded = split_separable(fold_batch_normalization(plain), stays_float)
+    stays_float.check(folded)
     placements = place_ranges(folded, stays_float)
-    if not placements:
-        raise ValueError(
-            f"`only` and `skip` leave nothing of the model {model.name!r} to quantize."
-        )
     result = rebuilt(folded, _Wrapping(placements, kinds).stand_in)
     _check_preserved(result, preserve, kinds)
     return result
@@ -105,13 +112,13 @@ class _Wrapping:
     def _wrapped(self, layer, placement, copier):
         rule = rule_for(layer)
         new = with_activation(layer, None) if rule.activation else copier.copy(layer)
-        kernel = as_array(layer.kernel) if rule.kernel else np.zeros(0)
+        kernel = as_array(getattr(layer, rule.kernel)) if rule.kernel else np.zeros(0)
         wrapper = QuantizationWrapper(
             new,
             activation=layer.activation if rule.activation else None,
             inputs=placement.inputs,
             output=placement.output,
-            masked="sparsity" in self.kinds and bool((kernel == 0).any()),
+            masked="sparsity" in self.kinds and is_sparse(kernel),
             clusters=count_clusters(kernel) if "clusters" in self.kinds else 0,
         )
 
@@ -166,7 +173,7 @@ def _check_plain(model):
 
 def _check_clusters_survive(model):
     for layer, norm in foldable(model):
-        if count_clusters(as_array(layer.kernel)):
+        if count_clusters(as_array(last_kernel(layer))):
             raise ValueError(
                 f"The kernel of {layer.name!r} is clustered, and folding {norm.name!r} "
                 "into it would give every channel values of its own. Call "

@@ -6,18 +6,21 @@ import keras
 import numpy as np
 from keras import ops
 
-from kprune.mask_store import serialize_shared
-from kprune.quantize.fake_quant import fake_quantize_kernel, kernel_limits
+from kprune.delegation import DelegatingWrapper
+from kprune.quantize.fake_quant import (
+    fake_quantize,
+    fake_quantize_kernel,
+    kernel_limits,
+)
 from kprune.quantize.ranges import ActivationRange
 from kprune.quantize.rules import activation_rule, rule_for
 from kprune.quantize.structure import QuantizeRefusal, StructureConstraint
 from kprune.registry import register
 from kprune.weight_access import as_array
-from kprune.wrapper import check_backend
 
 
 @register("layers")
-class QuantizationWrapper(keras.layers.Wrapper):
+class QuantizationWrapper(DelegatingWrapper):
     """Wraps a layer so that it computes what it will compute in int8.
 
     `kprune.quantize_aware` makes these. Kernel, inputs and outputs are rounded in the
@@ -68,25 +71,10 @@ class QuantizationWrapper(keras.layers.Wrapper):
         static=False,
         **kwargs,
     ):
-        check_backend()
-
-        # Keras reads the names of arguments off the signature of `call`.
-        def call(*args, training=None, **kwargs):
-            return self._call(*args, training=training, **kwargs)
-
-        call.__signature__ = _with_training(inspect.signature(layer.call))
-        self.call = call
-        kwargs = {
-            "name": layer.name,
-            "trainable": layer.trainable,
-            "dtype": layer.dtype_policy,
-            "activity_regularizer": layer.activity_regularizer,
-            **kwargs,
-        }
+        kwargs = {"activity_regularizer": layer.activity_regularizer, **kwargs}
         super().__init__(layer, **kwargs)
-        layer.quantize = QuantizeRefusal(
-            layer.name
-        )  # which `model.quantize` would call
+        # Which `model.quantize` would call.
+        layer.quantize = QuantizeRefusal(layer.name)
         self.rule = rule_for(layer)
         # Under another name than the layer's own, which is linear then.
         self.separate_activation = activation and keras.activations.get(activation)
@@ -126,27 +114,19 @@ class QuantizationWrapper(keras.layers.Wrapper):
         return [r for r in found if r is not None]
 
     @property
-    def trainable(self):
-        """Whether the wrapped layer is trained; setting it freezes that layer."""
-        return self.layer.trainable
+    def kernel_variable(self):
+        """The weight that is rounded, a Keras variable; `None` if there is none."""
+        return self.rule.kernel and getattr(self.layer, self.rule.kernel)
 
-    @trainable.setter
-    def trainable(self, value):
-        keras.Layer.trainable.fset(self, value)
-
-    @property
-    def supports_masking(self):
-        """Whether the layer passes Keras masks (of time steps) on."""
-        return self.layer.supports_masking
-
-    def __getattr__(self, name):
-        if name.startswith("_") or name == "layer":
-            raise AttributeError(f"{type(self).__name__} has no attribute {name!r}")
-        return getattr(self.layer, name)
-
-    def _open_name_scope(self):
-        # The paths of the weights are those of the layer.
-        return self.layer._open_name_scope()
+    def call_signature(self, layer):
+        """Returns that of the layer, with the argument `training`."""
+        signature = super().call_signature(layer)
+        parameters = dict(signature.parameters)
+        training = inspect.Parameter(
+            "training", inspect.Parameter.KEYWORD_ONLY, default=None
+        )
+        parameters.setdefault("training", training)
+        return signature.replace(parameters=parameters.values())
 
     def build(self, input_shape):
         """Builds the layer, and what its kernel keeps."""
@@ -159,7 +139,7 @@ class QuantizationWrapper(keras.layers.Wrapper):
             self._build_for_kernel()
 
     def _build_for_kernel(self):
-        options = {"shape": self.layer.kernel.shape, "trainable": False}
+        options = {"shape": self.kernel_variable.shape, "trainable": False}
         if self.masked:
             self.mask = self.add_weight(
                 dtype="bool", initializer="ones", name="mask", **options
@@ -180,7 +160,7 @@ class QuantizationWrapper(keras.layers.Wrapper):
             self._hold()
 
     def _hold(self):
-        kernel = self.layer.kernel
+        kernel = self.kernel_variable
         kernel.constraint = StructureConstraint(
             kernel, self.mask, self.members, self.clusters, kernel.constraint
         )
@@ -188,9 +168,9 @@ class QuantizationWrapper(keras.layers.Wrapper):
     def capture(self):
         """Notes the zeros and the clusters of the kernel as it is, to be kept."""
         if self.mask is not None:
-            self.mask.assign(as_array(self.layer.kernel) != 0)
+            self.mask.assign(as_array(self.kernel_variable) != 0)
         if self.members is not None:
-            kernel = as_array(self.layer.kernel)
+            kernel = as_array(self.kernel_variable)
             _, members = np.unique(kernel, return_inverse=True)
             self.members.assign(members.reshape(kernel.shape))
 
@@ -213,14 +193,14 @@ class QuantizationWrapper(keras.layers.Wrapper):
         return fake_quantize_kernel(self._float_kernel(), limits)
 
     def _float_kernel(self):
-        return ops.convert_to_tensor(self.layer.kernel, "float32")
+        return ops.convert_to_tensor(self.kernel_variable, "float32")
 
     def _limits(self):
         kernel = ops.stop_gradient(self._float_kernel())
         # Equal weights shall be equal integers, in whatever channel they are.
         return kernel_limits(kernel, self.rule.channel_axes, bool(self.clusters))
 
-    def _call(self, inputs, training, **kwargs):
+    def call_layer(self, inputs, training=None, **kwargs):
         """Returns the layer's outputs, rounded wherever int8 rounds them."""
         outputs = self._compute(self._rounded(inputs, training), kwargs)
         if self.separate_activation:
@@ -238,24 +218,28 @@ class QuantizationWrapper(keras.layers.Wrapper):
         return keras.tree.pack_sequence_as(inputs, flat)
 
     def _compute(self, inputs, kwargs):
+        if self.rule.offset:
+            return inputs + self._offset(inputs.dtype)
         if self.rule.kernel is None:
             return self.layer.call(inputs, **kwargs)
-        kernel = self.layer.kernel
+        kernel = self.kernel_variable
         values = [(v, v.value) for v in self.layer.variables if v is not kernel]
         with keras.StatelessScope([(kernel, self.quantized_kernel()), *values]):
             if isinstance(self.layer, keras.layers.Dense) and len(inputs.shape) > 2:
                 return self._dense_by_rows(inputs)
             return self.layer.call(inputs)
 
+    def _offset(self, dtype):
+        """Returns the number that the layer adds, with a range, as int8 wants it."""
+        offset = self.rule.offset
+        constant = ops.convert_to_tensor(offset, dtype)
+        return fake_quantize(constant, min(offset, 0.0), max(offset, 0.0))
+
     def _dense_by_rows(self, inputs):
         """Calls a dense layer on rank 2, the only rank that is int8 in TFLite."""
         *between, features = inputs.shape[1:]
         outputs = self.layer.call(ops.reshape(inputs, (-1, features)))
         return ops.reshape(outputs, (-1, *between, outputs.shape[-1]))
-
-    def compute_mask(self, inputs, previous_mask):
-        """Returns the Keras mask (of time steps) that the layer passes on."""
-        return self.layer.compute_mask(inputs, previous_mask)
 
     def compute_output_shape(self, input_shape):
         """Returns the shape of the layer's outputs."""
@@ -265,7 +249,6 @@ class QuantizationWrapper(keras.layers.Wrapper):
         """Returns all constructor arguments, by name."""
         activation = self.separate_activation
         config = super().get_config()
-        config["layer"] = serialize_shared(self.layer)
         config["activation"] = activation and keras.activations.serialize(activation)
         config["inputs"] = list(self._inputs)
         config["output"] = self._output
@@ -273,16 +256,6 @@ class QuantizationWrapper(keras.layers.Wrapper):
         config["clusters"] = self.clusters
         config["static"] = self.static
         return config
-
-
-def _with_training(signature):
-    """Adds the argument that tells training from inference, if it is missing."""
-    if "training" in signature.parameters:
-        return signature
-    training = inspect.Parameter(
-        "training", inspect.Parameter.KEYWORD_ONLY, default=None
-    )
-    return signature.replace(parameters=[*signature.parameters.values(), training])
 
 
 def wrappers(model):

@@ -11,7 +11,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 _SPARSITY = "tab:red"
-_LAYER_HEIGHT = 0.3
+_ROW_HEIGHT = 0.3
 _TICKS = (0, 0.2, 0.4, 0.6, 0.8, 1)
 
 
@@ -90,8 +90,7 @@ def plot_layer_sparsity(summary, path):
             f"No weight of {summary.model!r} has a mask, so there is nothing to draw. "
             "Pass the summary of a model that kprune.prune has made."
         )
-    height = 1.5 + _LAYER_HEIGHT * len(records)
-    figure = Figure(figsize=(7, height), layout="constrained")
+    figure = _figure_for(len(records))
     # Room right of 1 for the bars' labels.
     axes = figure.add_subplot(xlabel="sparsity", xlim=(0, 1.3), xticks=_TICKS)
     bars = axes.barh(
@@ -102,6 +101,11 @@ def plot_layer_sparsity(summary, path):
     axes.bar_label(bars, [_left(record) for record in records], padding=3)
     axes.invert_yaxis()
     _save(figure, path)
+
+
+def _figure_for(rows):
+    """Returns a figure in which so many bars have room above each other."""
+    return Figure(figsize=(7, 1.5 + _ROW_HEIGHT * rows), layout="constrained")
 
 
 def _label(record):
@@ -140,8 +144,7 @@ def plot_export(report, path):
             f"The report of {report.model!r} lists no file, so there is nothing to "
             "draw. Pass what kprune.export returned."
         )
-    height = 1.5 + 3 * _LAYER_HEIGHT * len(records)
-    figure = Figure(figsize=(7, height), layout="constrained")
+    figure = _figure_for(3 * len(records))
     axes = figure.add_subplot(xlabel="KB", title=report.model)
     places = range(len(records))
     for shift, field, label in ((-0.2, "bytes", "raw"), (0.2, "gzip_bytes", "gzipped")):

@@ -7,10 +7,12 @@ import keras
 import numpy as np
 
 from kprune import cloning, mask_store
+from kprune.compress.sharing_store import SharedWeight
+from kprune.delegation import DelegatingWrapper
 from kprune.inspection import check_keras_model, is_pruned
 from kprune.prunable import find_weights
+from kprune.quantize import left_in_float, wrappers
 from kprune.weight_access import as_array
-from kprune.wrapper import PruningWrapper
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,6 +28,8 @@ class WeightRecord:
         masked: Bool, whether a mask is on it.
         reason: String, why it is not pruned; empty for a masked weight that is
             trained.
+        bits: Int, how many bits tell its values (but zero, if they are shared)
+            apart; 8 where it is trained for int8, `None` in float.
     """
 
     layer: str
@@ -35,6 +39,7 @@ class WeightRecord:
     zeros: int
     masked: bool
     reason: str
+    bits: int | None = None
 
     @property
     def sparsity(self):
@@ -49,12 +54,15 @@ class PruningSummary:
     Attributes:
         model: String, the model's name.
         weights: List of `WeightRecord`, in the order of the layers.
-        step: Int, the model's clock, or `None` if it holds no masks.
+        step: Int, the model's clock, or `None` if nothing prunes it.
+        in_float: Dict from the names of the layers that a quantization-aware model
+            computes in float to the reasons; empty for other models.
     """
 
     model: str
     weights: list
     step: int | None
+    in_float: dict = dataclasses.field(default_factory=dict)
 
     @property
     def masked(self):
@@ -101,12 +109,13 @@ class PruningSummary:
         table = Table(box=None)
         for column in ("layer", "weight", "shape"):
             table.add_column(column, no_wrap=True)
-        table.add_column("zeros", justify="right", no_wrap=True)
+        for column in ("zeros", "bits"):
+            table.add_column(column, justify="right", no_wrap=True)
         table.add_column("left dense because")
         for w in self.weights:
-            zeros = f"{w.sparsity:.2%}"
             shape = " x ".join(map(str, w.shape))
-            table.add_row(w.layer, w.weight, shape, zeros, w.reason)
+            bits = "" if w.bits is None else str(w.bits)
+            table.add_row(w.layer, w.weight, shape, f"{w.sparsity:.2%}", bits, w.reason)
         text = io.StringIO()
         Console(
             file=text,
@@ -116,6 +125,9 @@ class PruningSummary:
             no_color=True,
         ).print(table)
         lines = [title, "", *text.getvalue().splitlines()]
+        if self.in_float:
+            lines += ["", "in float:"]
+            lines += [f"  {layer}: {reason}" for layer, reason in self.in_float.items()]
         return "\n".join(line.rstrip() for line in lines)
 
 
@@ -150,25 +162,49 @@ def summary(model, print_fn=print):
             f"The model {model.name!r} is not built, so its weights are not known. "
             "Call it on a batch, or give it an Input."
         )
-    masked = {
-        id(entry.variable)
-        for store in mask_store.stores(model)
-        for entry in store.entries
-    }
+    held = _held(model)
     weights = [
-        _record(layer, weight, id(weight.variable) in masked)
+        _record(layer, weight, held.get(id(weight.variable)))
         for layer, weight in _weights(model, ())
     ]
     step = mask_store.clock_of(model) if is_pruned(model) else None
-    result = PruningSummary(model.name, weights, step)
+    in_float = left_in_float(model) if wrappers(model) else {}
+    result = PruningSummary(model.name, weights, step, in_float)
     if print_fn is not None:
         print_fn(str(result))
     return result
 
 
+@dataclasses.dataclass(frozen=True)
+class _Held:
+    """How training holds one weight: by a mask or not, and with how many bits."""
+
+    masked: bool
+    bits: int | None
+    reason: str = ""
+
+
+def _held(model):
+    """Returns a `_Held` by the id of each variable that has masks or is rounded."""
+    found = {}
+    for store in mask_store.stores(model):
+        for entry in store.entries:
+            is_shared = isinstance(entry, SharedWeight)
+            bits = (entry.size - 2).bit_length() if is_shared else None
+            found[id(entry.variable)] = _Held(True, bits)
+    for wrapper in wrappers(model):
+        if wrapper.kernel_variable is not None:
+            masked = wrapper.mask is not None
+            reason = _FINISHED if wrapper.static else _NOTHING_TO_KEEP
+            found[id(wrapper.kernel_variable)] = _Held(
+                masked, 8, "" if masked else reason
+            )
+    return found
+
+
 def _weights(layer, parents):
     """Yields each weight with the outermost layer, below models, that holds it."""
-    if isinstance(layer, PruningWrapper):
+    if isinstance(layer, DelegatingWrapper):
         layer = layer.layer
     if isinstance(layer, keras.Model) and cloning.is_graph(layer):
         for child in layer.layers:
@@ -180,14 +216,11 @@ def _weights(layer, parents):
 
 
 _NOT_WRAPPED = "left out by `only` or `skip`, or the model is not pruned at all"
+_NOTHING_TO_KEEP = "it had no zeros to keep, or only zeros"
+_FINISHED = "frozen by kprune.finish"
 
 
-def _record(layer, weight, masked):
-    if masked:
-        trained = weight.variable.trainable
-        reason = "" if trained else "frozen; pruned once it is trained"
-    else:
-        reason = weight.reason or _NOT_WRAPPED
+def _record(layer, weight, held):
     values = as_array(weight.variable)
     return WeightRecord(
         layer=layer.name,
@@ -195,6 +228,16 @@ def _record(layer, weight, masked):
         shape=tuple(weight.variable.shape),
         size=int(values.size),
         zeros=int(values.size - np.count_nonzero(values)),
-        masked=masked,
-        reason=reason,
+        masked=held is not None and held.masked,
+        reason=_reason(weight, held),
+        bits=held and held.bits,
     )
+
+
+def _reason(weight, held):
+    """Says why a weight is left dense; nothing for one that is pruned."""
+    if held is None:
+        return weight.reason or _NOT_WRAPPED
+    if held.masked and not weight.variable.trainable:
+        return "frozen; pruned once it is trained"
+    return held.reason

@@ -60,16 +60,16 @@ def plan_arena(subgraphs):
     tensors and operators, scratch buffers of kernels, and variables.
 
     Args:
-        subgraphs: List of `Subgraph`, the model first.
+        subgraphs: Sequence of `kprune.litefile.Subgraph`, the model first.
 
     Returns:
         An `ArenaPlan`.
 
     Example:
-    >>> from kprune.targets.tflite_file import Operator, Subgraph, Tensor
-    >>> tensors = [Tensor(name, "INT8", (1, n)) for name, n in [("x", 20), ("y", 3)]]
-    >>> relu = Operator("RELU", False, (0,), (1,))
-    >>> plan = plan_arena([Subgraph(tensors, [relu], (0,), (1,))])
+    >>> from kprune.litefile import Operator, Subgraph, Tensor
+    >>> x, y = Tensor("x", "int8", (1, 20)), Tensor("y", "int8", (1, 3))
+    >>> relu = Operator("RELU", (x,), (y,))
+    >>> plan = plan_arena([Subgraph((x, y), (relu,), (x,), (y,))])
     >>> [(b.name, b.bytes, b.offset) for b in plan.buffers], plan.planned_bytes
     ([('x', 32, 0), ('y', 16, 32)], 48)
 
@@ -98,29 +98,28 @@ class _Lifetimes:
             )
         self._running.append(index)
         graph = self._subgraphs[index]
-        self._mark(index, graph.inputs)
+        self._mark(graph.inputs)
         for operator in graph.operators:
             self._step += 1
-            self._mark(index, operator.outputs)
+            self._mark(operator.outputs)
             for inner in operator.subgraphs:
                 self.walk(inner)
-            self._mark(index, operator.inputs + operator.outputs)
-        self._mark(index, graph.outputs)
+            self._mark(operator.inputs + operator.outputs)
+        self._mark(graph.outputs)
         self._running.pop()
 
-    def _mark(self, index, tensors):
-        for tensor in (i for i in tensors if i >= 0):  # -1 is an input left out
-            self._first.setdefault((index, tensor), self._step)
-            self._last[index, tensor] = self._step
+    def _mark(self, tensors):
+        for tensor in filter(None, tensors):  # inputs may be left out
+            self._first.setdefault(tensor, self._step)
+            self._last[tensor] = self._step
 
     def buffers(self):
         """Lists the tensors that live in the arena, in the order of the file."""
-        for (index, number), first in sorted(self._first.items()):
-            tensor = self._subgraphs[index].tensors[number]
-            if tensor.bytes and not (tensor.is_constant or tensor.is_variable):
+        for tensor in (t for graph in self._subgraphs for t in graph.tensors):
+            is_activation = not (tensor.is_constant or tensor.is_variable)
+            if tensor in self._first and tensor.bytes and is_activation:
                 size = -(-tensor.bytes // ALIGNMENT) * ALIGNMENT
-                last = self._last[index, number]
-                yield Buffer(tensor.name, size, first, last)
+                yield Buffer(tensor.name, size, self._first[tensor], self._last[tensor])
 
 
 def _placed(buffers):

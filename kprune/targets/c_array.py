@@ -3,7 +3,7 @@
 import os
 import re
 
-from kprune.targets.tflite_file import read_bytes
+from kprune.litefile import read_bytes
 
 _PER_LINE = 12
 _HEADER = """\
@@ -71,7 +71,7 @@ def write_c_array(path, directory, name="model"):
             f"name is {name!r}, expected a name in C: letters, digits and underscores, "
             "a letter first."
         )
-    content = read_bytes(path, "write_c_array")
+    content = read_bytes(path)
     lines = (content[i : i + _PER_LINE] for i in range(0, len(content), _PER_LINE))
     rows = "\n".join("  " + " ".join(f"0x{b:02x}," for b in line) for line in lines)
     guard = f"KPRUNE_{name.upper()}_H_"

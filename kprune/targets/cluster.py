@@ -17,6 +17,16 @@ from kprune.targets.xnnpack_rules import (
 )
 
 _KEEP_DIMENSIONS = "GlobalAveragePooling2D(keepdims=True) in front of it"
+_REMEDIES = (
+    (layers.Concatenate, "add the branches instead"),
+    (
+        (layers.MaxPooling2D, layers.AveragePooling2D),
+        "a depthwise convolution of stride 2 instead",
+    ),
+    (layers.UpSampling2D, "interpolation='bilinear'"),
+    ((layers.Flatten, layers.Reshape), f"{_KEEP_DIMENSIONS} needs none"),
+    (layers.Dense, "a 1x1 Conv2D instead"),
+)
 
 
 class Cluster:
@@ -137,12 +147,10 @@ class Cluster:
         return problem or _activation_problem(activation_name(layer))
 
     def _elementwise_problem(self, node):
-        name = activation_name(node.operation)
-        kind = type(node.operation)
+        name, kind = activation_name(node.operation), type(node.operation)
         ranks = [len(self._graph.shapes[value]) for value in node.inputs]
-        if kind in (layers.Add, layers.Multiply) or (
-            operation_name(node.operation) in BINARY
-        ):
+        is_merge = kind in (layers.Add, layers.Multiply)
+        if is_merge or operation_name(node.operation) in BINARY:
             if len(ranks) > 1 and set(ranks) == {4}:
                 return None
             return (
@@ -224,14 +232,7 @@ def _activation_problem(name):
 
 
 def _remedy_for(node):
-    if isinstance(node.operation, layers.Concatenate):
-        return "add the branches instead"
-    if isinstance(node.operation, (layers.MaxPooling2D, layers.AveragePooling2D)):
-        return "a depthwise convolution of stride 2 instead"
-    if isinstance(node.operation, layers.UpSampling2D):
-        return "interpolation='bilinear'"
-    if isinstance(node.operation, (layers.Flatten, layers.Reshape)):
-        return "GlobalAveragePooling2D(keepdims=True) in front of it needs none"
-    if isinstance(node.operation, layers.Dense):
-        return "a 1x1 Conv2D instead"
+    for types, remedy in _REMEDIES:
+        if isinstance(node.operation, types):
+            return remedy
     return "take it out, or move it in front of the stem or behind the pool"

@@ -59,11 +59,10 @@ class SpeedupPrediction:
             Float in [0, 1]. Where the multiply-adds are not known, the share of
             weights.
         """
-        costs = [(k.kind == kind, k.multiply_adds) for k in self.kernels]
-        return _mean(costs if any(c for _, c in costs) else self._sizes(kind))
-
-    def _sizes(self, kind):
-        return [(k.kind == kind, k.size) for k in self.kernels]
+        is_known = any(k.multiply_adds for k in self.kernels)
+        costs = (k.multiply_adds if is_known else k.size for k in self.kernels)
+        kinds = (k.kind == kind for k in self.kernels)
+        return _mean(list(zip(kinds, costs, strict=True)))
 
     def __str__(self):
         title = (

@@ -1,10 +1,11 @@
 """Checks a .tflite file against what TensorFlow Lite Micro can run."""
 
+import collections
 import dataclasses
 
+from kprune.litefile import read, read_bytes
 from kprune.targets.arena import ArenaPlan, plan_arena
 from kprune.targets.findings import Finding, table
-from kprune.targets.tflite_file import read_bytes, read_subgraphs
 
 # What MicroMutableOpResolver (tensorflow/lite/micro/micro_mutable_op_resolver.h in
 # tensorflow/tflite-micro) has an Add function for.
@@ -40,8 +41,8 @@ _WEIGHTS_AT = {
 }
 _TAKE_INT4 = frozenset(("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED"))
 _UNSUPPORTED_TYPES = frozenset(
-    ("FLOAT16", "BFLOAT16", "FLOAT64", "COMPLEX64", "COMPLEX128", "STRING", "VARIANT")
-    + ("UINT4", "INT2")
+    ("float16", "bfloat16", "float64", "complex64", "complex128", "string", "variant")
+    + ("uint4", "int2")
 )
 _INT8 = "write it as full int8, or as plain float32"
 
@@ -117,27 +118,23 @@ def check_tflm(path_or_bytes):
     Reference:
         `MicroMutableOpResolver` and the kernels of tensorflow/tflite-micro.
     """
-    content = read_bytes(path_or_bytes, "check_tflm")
-    subgraphs = read_subgraphs(content)
-    findings = [finding for graph in subgraphs for finding in _findings(graph)]
-    counts = {}
-    for graph in subgraphs:
-        for operator in graph.operators:
-            counts[operator.name] = counts.get(operator.name, 0) + 1
+    content = read_bytes(path_or_bytes)
+    contents = read(content)
+    counts = collections.Counter(operator.name for operator in contents.operators)
     return TflmCheck(
-        tuple(dict.fromkeys(findings)),
+        tuple(dict.fromkeys(_findings(contents))),
         dict(sorted(counts.items())),
         len(content),
-        plan_arena(subgraphs),
-        tuple(_notes(subgraphs)),
+        plan_arena(contents.subgraphs),
+        tuple(_notes(contents.subgraphs[0])),
     )
 
 
-def _findings(graph):
-    for operator in graph.operators:
+def _findings(contents):
+    for operator in contents.operators:
         yield from _of_operator(operator)
-        yield from _of_weights(graph, operator)
-    for tensor in graph.tensors:
+        yield from _of_weights(operator)
+    for tensor in contents.tensors:
         yield from _of_tensor(tensor)
 
 
@@ -165,25 +162,25 @@ def _of_operator(operator):
         )
 
 
-def _of_weights(graph, operator):
+def _of_weights(operator):
     place = _WEIGHTS_AT.get(operator.name)
     if place is None or len(operator.inputs) <= place:
         return
-    weights = graph.tensors[operator.inputs[place]]
+    weights = operator.inputs[place]
     # The activations are the last input of a transposed convolution.
     data = 2 if operator.name == "TRANSPOSE_CONV" else 0
-    activations = graph.tensors[operator.inputs[data]]
-    if activations.type == "FLOAT32" and weights.type in ("INT8", "INT4", "UINT8"):
+    activations = operator.inputs[data]
+    if activations.dtype == "float32" and weights.dtype in ("int8", "int4", "uint8"):
         yield Finding(
             operator.name,
-            f"float activations and {weights.type} weights in {weights.name!r} "
+            f"float activations and {weights.dtype} weights in {weights.name!r} "
             "(dynamic range quantization)",
             _INT8,
         )
-    elif weights.type == "INT4" and operator.name not in _TAKE_INT4:
+    elif weights.dtype == "int4" and operator.name not in _TAKE_INT4:
         yield Finding(
             operator.name,
-            f"its kernel takes no INT4 weights, as in {weights.name!r}",
+            f"its kernel takes no int4 weights, as in {weights.name!r}",
             "8-bit weights here",
         )
 
@@ -195,9 +192,9 @@ def _of_tensor(tensor):
             "stored as a sparse tensor; its bytes would be read as dense weights",
             "kprune.TFLite(sparse=False)",
         )
-    if tensor.type in _UNSUPPORTED_TYPES:
+    if tensor.dtype in _UNSUPPORTED_TYPES:
         yield Finding(
-            tensor.name, f"is of type {tensor.type}, which has no kernels", _INT8
+            tensor.name, f"is of type {tensor.dtype}, which has no kernels", _INT8
         )
     if any(tensor.open_axes) and not tensor.is_constant:
         axes = ", ".join(map(str, filter(None, tensor.open_axes)))
@@ -209,9 +206,8 @@ def _of_tensor(tensor):
         )
 
 
-def _notes(subgraphs):
-    main = subgraphs[0]
-    if any(0 in main.tensors[i].open_axes for i in main.inputs):
+def _notes(main):
+    if any(0 in tensor.open_axes for tensor in main.inputs):
         yield (
             "the batch size is open in the file; TensorFlow Lite Micro takes the 1 "
             "that stands for it, one row a call"

@@ -4,11 +4,11 @@ import dataclasses
 
 from kprune.cloning import is_graph
 from kprune.layer_graph import read_graph
+from kprune.litefile import read
 from kprune.targets.cluster import Cluster
 from kprune.targets.findings import Finding, table
 from kprune.targets.folding import FoldedGraph
 from kprune.targets.plain import plain_model
-from kprune.targets.tflite_file import read_bytes, read_subgraphs
 
 _VALID = 1  # Padding.VALID in TFLite's schema
 _CUT = (
@@ -164,8 +164,9 @@ def sparse_risk(model, path_or_bytes):
     Raises:
         ValueError: If this is no TFLite file, or a damaged one.
     """
-    (main, *_) = read_subgraphs(read_bytes(path_or_bytes, "sparse_risk"))
-    if not any(tensor.is_sparse for tensor in main.tensors) or not _has_entry(main):
+    main = read(path_or_bytes).subgraphs[0]
+    is_sparse = any(tensor.is_sparse for tensor in main.tensors)
+    if not is_sparse or not any(map(_is_entry, main.operators)):
         return ""
     if not is_graph(model):
         return (
@@ -182,14 +183,13 @@ def sparse_risk(model, path_or_bytes):
     )
 
 
-def _has_entry(graph):
-    """Tells whether a file has a 3x3 convolution at which sparse kernels begin."""
-    for operator in graph.operators:
-        if operator.name == "CONV_2D":
-            options = operator.options
-            shape = graph.tensors[operator.inputs[1]].shape
-            strides = options.strideH, options.strideW
-            is_valid = options.padding == _VALID
-            if shape[1:] == (3, 3, 3) and strides == (2, 2) and is_valid:
-                return True
-    return False
+def _is_entry(operator):
+    """Tells whether an operator is a 3x3 convolution at which sparse kernels begin."""
+    if operator.name != "CONV_2D":
+        return False
+    options, kernel = operator.options, operator.inputs[1]
+    return (
+        kernel.shape[1:] == (3, 3, 3)
+        and (options.strideH, options.strideW) == (2, 2)
+        and options.padding == _VALID
+    )

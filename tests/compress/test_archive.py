@@ -90,10 +90,36 @@ def adapted():
     return model
 
 
+@keras.saving.register_keras_serializable("tests")
+class Head(layers.Layer):
+    """Uses the matrix of an embedding once more."""
+
+    def __init__(self, embedding, **kwargs):
+        super().__init__(**kwargs)
+        self.embedding = embedding
+
+    def call(self, x):
+        return x @ keras.ops.transpose(self.embedding.embeddings)
+
+    def get_config(self):
+        embedding = keras.saving.serialize_keras_object(self.embedding)
+        return {**super().get_config(), "embedding": embedding}
+
+    @classmethod
+    def from_config(cls, config):
+        embedding = keras.saving.deserialize_keras_object(config.pop("embedding"))
+        return cls(embedding, **config)
+
+
+def tied():
+    tokens, embedding = keras.Input((5,), dtype="int32"), layers.Embedding(7, 3)
+    return keras.Model(tokens, Head(embedding)(embedding(tokens)))
+
+
 EVERY_KIND = [
     *PLAIN,
     *(models.word_lookup, models.number_lookup),
-    *(custom_layer, subclassed, frozen, regularized, operations, adapted),
+    *(custom_layer, subclassed, frozen, regularized, operations, adapted, tied),
 ]
 
 
@@ -205,11 +231,11 @@ def test_negative_zeros_become_zeros(tmp_path):
 def test_a_pruned_model_is_stripped_with_a_word(tmp_path):
     model = kprune.prune(models.cnn())
 
-    with pytest.warns(UserWarning, match="still had pruning wrappers"):
+    with pytest.warns(UserWarning, match="masks or shared weights; what was written"):
         report = save_archive(model, tmp_path / "model.kpz")
 
     assert_same_model(load_archive(tmp_path / "model.kpz"), kprune.strip(model))
-    assert "note: the model still had pruning wrappers" in str(report)
+    assert "note: the model was still set up for training" in str(report)
     assert kprune.is_pruned(model)
 
 
@@ -276,7 +302,7 @@ def test_nan_is_refused(tmp_path):
     model = models.cnn()
     model.layers[0].bias.assign([0.0, np.nan, 0.0, 0.0])
 
-    with pytest.raises(ArchiveError, match="'cnn' has NaN in its weight .*bias"):
+    with pytest.raises(ArchiveError, match="'cnn' has NaN in its weights .*bias"):
         save_archive(model, tmp_path / "model.kpz")
 
     assert os.listdir(tmp_path) == []
@@ -305,8 +331,8 @@ def test_an_unknown_coder_is_named(tmp_path):
         save_archive(models.cnn(), tmp_path / "model.kpz", coder="zip")
 
 
-def test_a_missing_folder_is_an_error_of_the_system(tmp_path):
-    with pytest.raises(FileNotFoundError):
+def test_a_missing_folder_is_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match="no folder '.*/no' to write 'model.kp"):
         save_archive(models.cnn(), tmp_path / "no" / "model.kpz")
     with pytest.raises(FileNotFoundError):
         load_archive(tmp_path / "model.kpz")
@@ -316,7 +342,7 @@ def test_a_model_with_shared_weights_is_stripped(tmp_path):
     sharing = pytest.importorskip("kprune.compress.sharing")
     model = sharing.share_weights(lenet_300_100(), bits=3)
 
-    with pytest.warns(UserWarning, match="still had pruning wrappers"):
+    with pytest.warns(UserWarning, match="masks or shared weights; what was written"):
         report = save_archive(model, tmp_path / "model.kpz")
 
     loaded = load_archive(tmp_path / "model.kpz")
@@ -341,3 +367,116 @@ def test_an_adapted_vocabulary_is_not_lost_in_silence(lookup, data, tmp_path):
         save_archive(model, tmp_path / "m.kpz")
 
     assert not (tmp_path / "m.kpz").exists()
+
+
+def test_an_unregistered_class_is_named_before_the_file_is_written(tmp_path):
+    class Twice(layers.Layer):
+        def call(self, x):
+            return 2 * x
+
+    model = keras.Sequential([keras.Input((2,)), Twice()])
+
+    with pytest.raises(ArchiveError, match="asks for 'Twice'(?!.*None).* registered"):
+        save_archive(model, tmp_path / "m.kpz")
+
+
+def test_a_model_quantized_by_keras_is_refused_with_a_way_out(tmp_path):
+    model = models.cnn()
+    model.layers[-1].quantize("int8")
+
+    with pytest.raises(ArchiveError, match="'int8_from_float32'.* call `quantize` on"):
+        save_archive(model, tmp_path / "m.kpz")
+
+
+@keras.saving.register_keras_serializable("tests")
+class Counting(Scaled):
+    """Keeps a number beside its weights."""
+
+    seen = 0
+
+    def save_own_variables(self, store):
+        super().save_own_variables(store)
+        store["seen"] = np.array(self.seen)
+
+    def load_own_variables(self, store):
+        self.seen = int(store["seen"])
+
+
+@keras.saving.register_keras_serializable("tests")
+class InItsOwnOrder(Scaled):
+    """Saves its weights by name, and nothing else."""
+
+    def save_own_variables(self, store):
+        store["scale"] = self.scale.numpy()
+
+    def load_own_variables(self, store):
+        self.scale.assign(store["scale"])
+
+
+@keras.saving.register_keras_serializable("tests")
+class WithFiles(Scaled):
+    """Writes files beside its weights."""
+
+    def save_assets(self, folder):
+        raise NotImplementedError
+
+
+@pytest.mark.parametrize(
+    ("cls", "message"),
+    [
+        (
+            Counting,
+            r"\(Counting\) saves 'seen' \(`save_own_variables`\), which is in no",
+        ),
+        (WithFiles, "WithFiles.* writes files of its own .`save_assets`., which is"),
+    ],
+)
+def test_state_beside_the_weights_is_not_lost_in_silence(cls, message, tmp_path):
+    model = keras.Sequential([keras.Input((3,)), cls(2.0)])
+
+    with pytest.raises(ArchiveError, match=message):
+        save_archive(model, tmp_path / "m.kpz")
+
+
+def test_weights_under_other_names_are_no_state(tmp_path):
+    model = keras.Sequential([keras.Input((3,)), InItsOwnOrder(2.0)])
+
+    save_archive(model, tmp_path / "m.kpz")
+
+    assert_same_model(load_archive(tmp_path / "m.kpz"), model)
+
+
+def test_defaults_that_a_later_keras_changes_change_no_archive(tmp_path, monkeypatch):
+    model = models.resnet()
+    save_archive(model, tmp_path / "model.kpz")
+    layer = layers.BatchNormalization
+    defaults = [0.5 if x == 0.99 else x for x in layer.__init__.__defaults__]
+    monkeypatch.setattr(layer.__init__, "__defaults__", tuple(defaults))
+    assert layer().momentum == 0.5
+
+    assert_same_model(load_archive(tmp_path / "model.kpz"), model)
+
+
+def test_a_size_that_loading_refuses_by_default_is_noted(tmp_path):
+    padding = layers.ZeroPadding1D(3_000_000)
+    model = keras.Sequential([keras.Input((2, 1)), padding, layers.Dense(1)])
+
+    report = save_archive(model, tmp_path / "m.kpz")
+
+    assert "note: load it with `max_bytes`, since otherwise: " in str(report)
+    with pytest.raises(ArchiveError, match="padding=3000000, at most 1,"):
+        load_archive(tmp_path / "m.kpz")
+    loaded = load_archive(tmp_path / "m.kpz", max_bytes=3_000_000)
+    assert_same_model(loaded, model)
+
+
+def test_nan_behind_a_mask_is_no_nan(tmp_path):
+    model = kprune.prune(models.cnn())
+    kprune.Pruner(model, kprune.ConstantSchedule(0.5)).step()
+    layer = model.layers[0]
+    layer.kernel.assign(np.where(layer.masks["kernel"], layer.kernel, np.nan))
+
+    with pytest.warns(UserWarning, match="set up for training with masks"):
+        save_archive(model, tmp_path / "m.kpz")
+
+    assert np.isfinite(load_archive(tmp_path / "m.kpz").layers[0].kernel).all()

@@ -90,6 +90,17 @@ def test_no_centroid_is_wasted(name, zeros):
     assert set(np.unique(indices)) - {0} == set(range(1, 33))
 
 
+@pytest.mark.parametrize("bits", [5, 8])
+@pytest.mark.parametrize("zeros", [0.0, 0.9])
+def test_cube_root_start_loses_no_more_than_any_of_the_paper(zeros, bits):
+    weights = pruned_kernel(50_000, zeros)
+
+    losses = {name: inertia(weights, *codebook(weights, bits, name)) for name in NAMES}
+
+    best = min(losses[name] for name in ("linear", "density", "random"))
+    assert losses["cube_root"] < (1.02 if bits == 5 else 0.9) * best
+
+
 def test_more_bits_lose_less():
     weights = pruned_kernel()
 

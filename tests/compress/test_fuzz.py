@@ -12,9 +12,9 @@ from keras import layers
 
 from kprune import registry
 from kprune.compress import ArchiveError, load_archive, save_archive
-from kprune.compress.architecture import full_config, pack_config
+from kprune.compress.architecture import _DICTIONARY, full_config
 from kprune.compress.container import frame
-from kprune.compress.packing import Reader, Writer
+from kprune.compress.packing import Reader, Writer, deflate
 from kprune.compress.streams import read_arrays, write_arrays
 from tests.compress.streams_of import shared_weights, skewed
 
@@ -25,6 +25,7 @@ FAST = settings(
     suppress_health_check=list(HealthCheck),
 )
 SLOW = settings(FAST, max_examples=40)
+MANY = settings(FAST, max_examples=1500, derandomize=False)
 ARRAYS = {
     "shared": shared_weights((40, 30)),
     "sparse": np.where(shared_weights((30, 30)) != 0, np.linspace(1, 2, 30), 0),
@@ -62,6 +63,12 @@ def damaged(data, damage):
 def sealed(data):
     """Gives damaged bytes a checksum that is right."""
     return data[:-4] + zlib.crc32(data[:-4]).to_bytes(4, "little")
+
+
+def archive_of(config):
+    """Returns an archive of a crafted architecture, without weights."""
+    packed = deflate(json.dumps(config).encode(), _DICTIONARY)
+    return bytes(frame(packed, Writer()).data)
 
 
 def tiny():
@@ -120,15 +127,27 @@ def test_random_bytes_are_no_archive(data, path):
             load_archive(path)
 
 
-@SLOW
-@given(damage=DAMAGE)
-def test_damage_behind_a_right_checksum_does_no_harm(damage, archive, path):
-    path.write_bytes(sealed(damaged(archive, damage)))
+def load_or_refuse(data, path):
+    """Loads a file that may be anything: a model or an `ArchiveError`."""
+    path.write_bytes(data)
     try:
         model = load_archive(path)
     except ArchiveError:
         return
     assert isinstance(model, keras.Model)
+
+
+@SLOW
+@given(damage=DAMAGE)
+def test_damage_behind_a_right_checksum_does_no_harm(damage, archive, path):
+    load_or_refuse(sealed(damaged(archive, damage)), path)
+
+
+@pytest.mark.slow
+@MANY
+@given(damage=DAMAGE)
+def test_much_damage_behind_a_right_checksum_does_no_harm(damage, archive, path):
+    load_or_refuse(sealed(damaged(archive, damage)), path)
 
 
 @pytest.mark.parametrize("coder", registry.keys("coders"))
@@ -226,20 +245,62 @@ def places(part):
 @given(place=st.integers(0, 1000), value=JSON)
 def test_any_change_of_the_architecture_does_no_harm(place, value, path):
     config = replaced(json.loads(json.dumps(CONFIG)), place, value)
-    path.write_bytes(frame(pack_config(config, slim=False), Writer()).data)
-    try:
-        model = load_archive(path)
-    except ArchiveError:
-        return
-    assert isinstance(model, keras.Model)
+    load_or_refuse(archive_of(config), path)
+
+
+def many_kinds():
+    """Returns the config of a model with many kinds of arguments."""
+    images, words = keras.Input((8, 8, 2)), keras.Input((6,), dtype="int32")
+    x = layers.Conv2D(4, 3, groups=2, dilation_rate=2)(images)
+    x = layers.BatchNormalization()(layers.ZeroPadding2D(1)(x))
+    x = layers.UpSampling2D(2)(layers.MaxPooling2D(2)(x))
+    x = layers.Reshape((-1, 4))(layers.SeparableConv2D(4, 2)(x))
+    y = layers.LSTM(4, return_sequences=True)(layers.Embedding(9, 4)(words))
+    y = layers.MultiHeadAttention(2, 3)(y, y) + 1.0
+    y = layers.Bidirectional(layers.GRU(3))(layers.Concatenate(axis=1)([x, y]))
+    y = layers.RepeatVector(3)(layers.GaussianNoise(0.1)(y))
+    y = layers.CategoryEncoding(5)(layers.Discretization(bin_boundaries=[0.0])(y))
+    return full_config(keras.Model([images, words], layers.Dense(2)(y)))
+
+
+NUMBERS = st.tuples(
+    st.integers(0, 1000),
+    st.sampled_from([0, -1, 10**4, 10**6, 10**9, 10**30, 0.5, 1e9, None, True]),
+)
+
+
+def with_numbers(numbers):
+    """Returns a config with other numbers in some of its places."""
+    config = json.loads(json.dumps(MANY_KINDS))
+    steps = [(c, k) for c, k in places(config) if isinstance(c[k], (int, float))]
+    for place, value in numbers:
+        container, key = steps[place % len(steps)]
+        container[key] = value
+    return config
+
+
+@SLOW
+@given(numbers=st.lists(NUMBERS, min_size=1, max_size=2))
+def test_any_number_in_the_layers_does_no_harm(numbers, path):
+    load_or_refuse(archive_of(with_numbers(numbers)), path)
+
+
+@pytest.mark.slow
+@MANY
+@given(numbers=st.lists(NUMBERS, min_size=1, max_size=3))
+def test_many_numbers_in_the_layers_do_no_harm(numbers, path):
+    load_or_refuse(archive_of(with_numbers(numbers)), path)
 
 
 @SLOW
 @given(config=JSON)
 def test_any_json_does_no_harm(config, path):
-    path.write_bytes(frame(pack_config(config, slim=False), Writer()).data)
+    path.write_bytes(
+        frame(deflate(json.dumps(config).encode(), _DICTIONARY), Writer()).data
+    )
     with pytest.raises(ArchiveError):
         load_archive(path)
 
 
 CONFIG = full_config(tiny())
+MANY_KINDS = many_kinds()

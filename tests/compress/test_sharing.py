@@ -14,7 +14,14 @@ from kprune.compress.codebooks import codebook
 from kprune.compress.sharing import is_shared, share_weights
 from kprune.compress.sharing_store import SharedWeight, shared
 from tests.layer_cases import CASES, assert_equal, assert_plain, values
-from tests.training_helpers import BATCH, averages_of, data, entries, network
+from tests.training_helpers import (
+    BATCH,
+    OwnStep,
+    averages_of,
+    data,
+    entries,
+    network,
+)
 
 X, Y = data()
 
@@ -177,17 +184,6 @@ def test_means_of_a_large_kernel_are_those_of_numpy(compiled, dtype):
     members = np.where(mask, indices, 0).astype(int)
     expected = mean_of_members(weight.astype("float64"), members).astype(dtype)
     np.testing.assert_allclose(means, expected, rtol=1e-12)  # thus equal, but doubles
-
-
-class OwnStep(keras.Model):
-    def train_step(self, batch):
-        x, y = batch
-        with tf.GradientTape() as tape:
-            loss = self.compute_loss(x=x, y=y, y_pred=self(x, training=True))
-        gradients = tape.gradient(loss, self.trainable_variables)
-        self.optimizer.apply(gradients, self.trainable_variables)
-        self.metrics[0].update_state(loss)
-        return {"loss": self.metrics[0].result()}
 
 
 def adam(**options):
@@ -453,6 +449,54 @@ def test_weights_of_a_larger_codebook_are_refused(tmp_path):
         ValueError, match="16 shared values in 'kernel' of 'first'; .* for 4 there"
     ):
         small.load_weights(tmp_path / "m.weights.h5")
+
+
+def test_refused_weights_leave_indices_and_masks_as_they_were(tmp_path):
+    model = two_layers()
+    share_weights(model, bits=4).save_weights(tmp_path / "m.weights.h5")
+    small = share_weights(model, bits=2)
+    before = [(e.indices.numpy(), e.mask.numpy()) for e in shared_entries(small)]
+
+    with pytest.raises(ValueError, match="16 shared values"):
+        small.load_weights(tmp_path / "m.weights.h5")
+
+    for entry, (indices, mask) in zip(shared_entries(small), before, strict=True):
+        assert_equal(entry.indices.numpy(), indices)
+        assert_equal(entry.mask.numpy(), mask)
+    train(small)
+    assert_held(small)
+
+
+@pytest.mark.parametrize("make", [two_layers, net])
+def test_what_was_written_past_the_clusters_is_stripped_to_their_means(make):
+    shared = share_weights(half_zero(make()), bits=3)
+    written = np.random.default_rng(5)
+    for entry in shared_entries(shared):
+        entry.variable.assign(written.normal(size=entry.variable.shape))
+
+    stripped = kprune.strip(shared)
+
+    kernels = [w for w in stripped.weights if len(w.shape) > 1]
+    for entry, kernel in zip(shared_entries(shared), kernels, strict=True):
+        members = entry.indices.numpy().astype(int) * entry.mask.numpy()
+        expected = mean_of_members(entry.variable.numpy().astype("float64"), members)
+        np.testing.assert_allclose(kernel.numpy(), expected, rtol=1e-6)
+        assert number_of_values(kernel) <= 8
+
+
+def test_warning_of_a_model_that_is_not_stripped_speaks_of_shared_weights(tmp_path):
+    with pytest.warns(UserWarning, match="kprune.save_archive: .* or shared weights"):
+        kprune.save_archive(share_weights(two_layers(), bits=2), tmp_path / "m.kpz")
+
+
+def test_strip_changes_no_bit_of_what_is_held():
+    shared = share_weights(half_zero(two_layers()), bits=3)
+    train(shared)
+
+    stripped = kprune.strip(shared)
+
+    for entry, layer in zip(shared_entries(shared), stripped.layers, strict=True):
+        assert entry.variable.numpy().tobytes() == layer.kernel.numpy().tobytes()
 
 
 def test_masks_and_clock_of_a_pruned_model_go_on():

@@ -8,8 +8,9 @@ from keras import layers
 
 from kprune.compress import ArchiveError, load_archive
 from kprune.compress.architecture import _DICTIONARY, full_config
-from kprune.compress.container import frame
+from kprune.compress.container import frame, largest_size
 from kprune.compress.packing import Writer, deflate
+from kprune.compress.trusted import check_config
 
 
 def dense_config():
@@ -141,7 +142,8 @@ def peak_after():
 
 def test_what_an_archive_asks_for_is_bounded_by_its_size_or_the_caller(path):
     config = dense_config()
-    config["config"]["layers"][1]["config"]["units"] = 10_000_000
+    config["config"]["layers"][0]["config"]["batch_shape"] = [None, 49]
+    config["config"]["layers"][1]["config"]["units"] = 1_000_000
 
     with pytest.raises(ArchiveError, match=r"asks for 200,000,000 bytes.*max_bytes="):
         load(config, path)
@@ -149,6 +151,81 @@ def test_what_an_archive_asks_for_is_bounded_by_its_size_or_the_caller(path):
         load(config, path, max_bytes=1_000_000)
     with pytest.raises(ArchiveError, match="ends too early"):
         load(config, path, max_bytes=200_000_000)
+
+
+SIZES = {
+    "a window": lambda: layers.AveragePooling1D(5),
+    "a shape": lambda: layers.Reshape((5, -1)),
+    "padding": lambda: layers.ZeroPadding1D(5),
+    "repetition": lambda: layers.UpSampling1D(5),
+}
+
+
+@pytest.mark.parametrize("build", SIZES.values(), ids=SIZES)
+def test_a_size_out_of_proportion_is_refused_unless_the_caller_lifts_it(build, path):
+    layer = build()
+    config = full_config(keras.Sequential([keras.Input((10, 2)), layer]))
+    text = json.dumps(config).replace("5", "5000000")
+
+    with pytest.raises(ArchiveError, match="=5000000, at most 1,0.* larger max_bytes"):
+        load(text.encode(), path)
+    check_config(json.loads(text), largest=largest_size(len(text), 10_000_000))
+
+
+def test_values_may_be_of_any_size(path):
+    table = layers.IntegerLookup(vocabulary=[3, 10**15])
+    scale = layers.Rescaling(10**9, name="scale")
+    model = keras.Sequential([keras.Input((1,), dtype="int64"), table, scale])
+    dropout = layers.Dropout(0.5, seed=2**60)
+    model.add(dropout)
+
+    loaded = load(full_config(model), path)
+
+    assert full_config(loaded) == full_config(model)
+
+
+def test_a_deep_sequential_is_made_in_a_time_that_grows_with_its_layers(path):
+    calls = []
+
+    @keras.saving.register_keras_serializable("counting")
+    class Counting(layers.Layer):
+        def call(self, x):
+            calls.append(self.name)
+            return x
+
+    def config(number):
+        model = keras.Sequential([keras.Input((4,))])
+        for _ in range(number):
+            model.add(Counting(), rebuild=False)
+        model.build((None, 4))
+        calls.clear()
+        return full_config(model)
+
+    for number in (5, 20):
+        saved = config(number)
+        loaded = load(saved, path)
+
+        assert type(loaded) is keras.Sequential
+        assert len(calls) == number
+        assert full_config(loaded) == saved
+
+
+def test_layers_listed_in_reverse_are_refused_where_there_are_many():
+    config = functional_config()
+    config["config"]["layers"].reverse()  # the second, the first, the input
+    first, last = (config["config"]["layers"][i] for i in (0, -1))
+    config["config"]["layers"] = [first] * 500 + [last]
+
+    with pytest.raises(ArchiveError, match="500 of the 501 layers .* listed after"):
+        check_config(config)
+
+
+def test_more_layers_than_any_model_has_are_refused():
+    config = dense_config()
+    config["config"]["layers"] *= 10_000
+
+    with pytest.raises(ArchiveError, match="20,001 layers, at most 10,000"):
+        check_config(config)
 
 
 def test_a_graph_that_feeds_itself_is_refused(path):
@@ -188,9 +265,9 @@ def test_json_that_is_no_model_is_refused(text, path):
 def test_loops_unrolled_for_ever_are_refused(path):
     lstm = layers.LSTM(2, unroll=True)
     config = full_config(keras.Sequential([keras.Input((5, 3)), lstm]))
-    config["config"]["layers"][0]["config"]["batch_shape"] = [None, 10**7, 3]
+    config["config"]["layers"][0]["config"]["batch_shape"] = [None, 10**6, 3]
 
-    with pytest.raises(ArchiveError, match="batch_shape=.* at most 4096 is taken"):
+    with pytest.raises(ArchiveError, match="batch_shape=1000000 .* at most 4096 is"):
         load(config, path)
 
 

@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 
 import kprune
-from kprune.export import flatbuffer
+from kprune import litefile
 from kprune.targets import check_tflm
 
 
@@ -34,7 +34,7 @@ def test_a_model_that_qualifies_is_written_sparse_for_xnnpack(tmp_path):
         pruned(small_net()), tmp_path / "out", kprune.TFLite(target="xnnpack")
     )
 
-    contents = flatbuffer.read(report.records[0].path)
+    contents = litefile.read(report.records[0].path)
     assert any(tensor.is_sparse for tensor in contents.tensors)
     assert any("XNNPACK's sparse kernels" in note for note in report.records[0].notes)
 
@@ -84,7 +84,8 @@ def test_an_operator_that_microcontrollers_lack_is_named(tmp_path):
         ({"target": "xnnpack", "sparse": False}, "whose zeros are left out"),
         ({"target": "xnnpack", "quantization": "float16"}, "for float32 files"),
         ({"target": "tflm", "sparse": True}, "reads neither sparse tensors"),
-        ({"target": "tflm", "quantization": "float16"}, "nor float16 weights"),
+        ({"target": "tflm", "quantization": "float16"}, "nor weights that are rounded"),
+        ({"target": "tflm", "quantization": "dynamic_range"}, "activations are not"),
     ],
 )
 def test_options_that_contradict_the_target_are_refused(options, message):
@@ -103,6 +104,6 @@ def test_a_cut_sparse_cluster_is_written_plain_for_it_would_be_wrong_on_arm(tmp_
 
     report = kprune.export(pruned(model), tmp_path / "out", "tflite")
 
-    contents = flatbuffer.read(report.records[0].path)
+    contents = litefile.read(report.records[0].path)
     assert not any(tensor.is_sparse for tensor in contents.tensors)
     assert any("wrong numbers or not load" in n for n in report.records[0].notes)

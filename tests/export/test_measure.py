@@ -50,7 +50,7 @@ def test_labels_are_whole_numbers_a_column_or_one_hot_rows(labels):
     ("data", "message"),
     [
         (np.ones((3, 2)), "expected a tuple of inputs and labels|labels of shape"),
-        (({"z": np.ones((3, 2))}, np.zeros(3)), "has the inputs z, the model x"),
+        (({"z": np.ones((3, 2))}, np.zeros(3)), r"inputs \[.z.\].* takes x "),
         ((np.ones((3, 2)), np.zeros(4)), r"\[3, 4\] rows"),
         ((np.ones((3, 5)), np.zeros(3)), "does not run on the data given"),
         ((np.ones((0, 2)), np.zeros(0)), "at least one"),
@@ -58,6 +58,13 @@ def test_labels_are_whole_numbers_a_column_or_one_hot_rows(labels):
         ((np.ones((3, 2)), np.array([np.nan, 1, 2])), "not whole numbers"),
         ((np.ones((3, 2)), np.array([-1, 1, 2])), "not whole numbers"),
         ((np.ones((3, 2)), np.array(["a", "b", "c"])), "not whole numbers"),
+        (
+            (np.ones((3, 2)), np.array([0, 1, 3])),
+            r"labels that reach to 3, .*\(batch, 3\)",
+        ),
+        ((np.ones((3, 2)), np.eye(4)[:3]), r"name 4, .* so classes 0 to 2"),
+        ((np.ones((3, 2)), np.eye(2)[[0, 1, 1]]), r"name 2, .* so classes 0 to 2"),
+        ((np.ones((3, 2)), np.ones((3, 3))), "whose row 0 names 3 classes"),
     ],
 )
 def test_data_that_do_not_fit_are_refused_before_anything_is_written(
@@ -67,6 +74,26 @@ def test_data_that_do_not_fit_are_refused_before_anything_is_written(
         kprune.export(classifier(), tmp_path / "out", "tflite", data=data)
 
     assert not (tmp_path / "out").exists()
+
+
+def test_one_column_knows_two_classes():
+    forward = Forward(classifier(1))
+
+    _, labels = measure.check_data(forward, (np.ones((2, 2)), np.array([1, 0])))
+
+    assert labels.tolist() == [1, 0]
+    with pytest.raises(ValueError, match=r"reach to 2, .*classes 0 to 1"):
+        measure.check_data(forward, (np.ones((2, 2)), np.array([1, 2])))
+
+
+def test_inputs_go_by_the_names_that_keras_has_for_them():
+    inputs = keras.Input((2,), name="a-x")
+    model = keras.Model(inputs, keras.layers.Dense(3)(inputs))
+    rows = np.arange(4.0).reshape(2, 2)
+
+    for name in ("a-x", "a_x"):
+        found, _ = measure.check_data(Forward(model), ({name: rows}, np.zeros(2)))
+        np.testing.assert_array_equal(found["a_x"], rows)
 
 
 def test_accuracy_needs_one_output_with_a_class_a_column():

@@ -3,11 +3,13 @@ import json
 import subprocess
 import sys
 import textwrap
+import weakref
 
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from ai_edge_litert.interpreter import Interpreter
 from keras import layers
 from tensorflow.core.protobuf import saved_model_pb2
 
@@ -201,7 +203,7 @@ def test_size_is_within_a_tenth_of_the_bound_beside_the_graph(packing, tmp_path)
     assert record.overhead_bytes < 60_000
 
 
-def test_auto_packs_a_sparse_model_and_says_what_can_not_read_it(tmp_path):
+def test_auto_packs_a_sparse_model_and_says_what_it_needs(tmp_path):
     model = sparse(perceptron())
 
     record = export(model, tmp_path, "saved_model").records[0]
@@ -209,7 +211,7 @@ def test_auto_packs_a_sparse_model_and_says_what_can_not_read_it(tmp_path):
     export(model, tmp_path / "plain", SavedModel(None))
     assert record.bytes < bytes_under(tmp_path / "plain" / "saved_model")
     assert "3 weights packed (lossless)" in record.notes[0]
-    assert "TFLite" in record.notes[1]
+    assert "decoded by TensorFlow when it is loaded" in record.notes[1]
 
 
 @pytest.mark.parametrize(
@@ -263,17 +265,34 @@ def test_every_weight_is_stored_bit_for_bit(tmp_path):
     model = sparse(perceptron())
     kernel = model.layers[0].kernel
     array = kernel.numpy()
-    array[0, :4] = [-0.0, 1e-45, -1e-40, np.finfo("float32").max]
+    array[0, :4] = [-np.inf, 1e-45, -1e-40, np.finfo("float32").max]
     kernel.assign(array)
     array = kernel.numpy()
 
     SavedModel("lossless").write(Forward(model), str(tmp_path / "m"))
 
     loaded = tf.saved_model.load(tmp_path / "m")
-    handle = loaded.weights[0].resource_handle
-    value = tf.raw_ops.ReadVariableOp(resource=handle, dtype=tf.float32).numpy()
+    value = loaded.weights[0].numpy()
     np.testing.assert_array_equal(value.view("u4"), array.view("u4"))
-    assert (value.view("u4")[0, :3] == [0x80000000, 1, 0x800116C2]).all()
+    assert (value.view("u4")[0, :3] == [0xFF800000, 1, 0x800116C2]).all()
+
+
+def test_zeros_of_either_sign_are_left_out(tmp_path):
+    model = sparse(perceptron())
+    kernel = model.layers[0].kernel
+    export(model, tmp_path / "positive", SavedModel("lossless"))
+    signs = np.where(np.arange(256) % 2, 1, -1)
+    array = np.where(kernel.numpy() == 0, 0.0 * signs, kernel.numpy())
+    kernel.assign(array)
+    assert np.signbit(kernel.numpy()[kernel.numpy() == 0]).any()
+
+    export(model, tmp_path / "both", SavedModel("lossless"))
+
+    one, other = (
+        tf.saved_model.load(tmp_path / name / "saved_model").streams.numpy()
+        for name in ("positive", "both")
+    )
+    np.testing.assert_array_equal(one, other)
 
 
 def test_a_stateful_model_keeps_counting_in_a_packed_file(tmp_path):
@@ -327,30 +346,41 @@ ALONE = """
     for name in [name for name in sys.modules if name.split(".")[0] == "keras"]:
         del sys.modules[name]
     sys.meta_path.insert(0, Blocked())
-    loaded = tf.saved_model.load(sys.argv[1])
     x = tf.reshape(tf.linspace(-1.0, 1.0, 128), [2, 64])
-    outputs = loaded.signatures["serving_default"](x=x)
-    print(json.dumps([outputs["logits"].numpy().tolist(), list(sys.modules)]))
+    answers = []
+    for path in sys.argv[1:]:
+        loaded = tf.saved_model.load(path)
+        served = loaded.signatures.items()
+        outputs = {n: [y.numpy().tolist() for y in f(x=x).values()] for n, f in served}
+        answers.append(outputs)
+    print(json.dumps([answers, list(sys.modules)]))
 """
 
 
-def test_a_packed_file_loads_where_keras_and_kprune_are_missing(tmp_path):
+def test_files_load_where_keras_and_kprune_are_missing(tmp_path):
     model = sparse(perceptron())
-    format = SavedModel("codebook8")
-    export(model, tmp_path, format)
+    signatures = {"hidden": model.layers[0].name}
+    rounded = SavedModel("codebook8", signatures=signatures)
+    paths = []
+    for format in (SavedModel(None, signatures=signatures), rounded):
+        folder = tmp_path / str(format.packed)
+        paths.append(export(model, folder, format).records[0].path)
     x = np.linspace(-1, 1, 128, dtype="float32").reshape(2, 64)
 
     done = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(ALONE), tmp_path / "saved_model"],
+        [sys.executable, "-c", textwrap.dedent(ALONE), *paths],
         cwd=tmp_path,
         capture_output=True,
         check=True,
     )
 
-    expected = format.reference(Forward(model))({"x": x})["logits"]
-    logits, modules = json.loads(done.stdout)
+    (plain, packed), modules = json.loads(done.stdout)
     assert not {"kprune", "keras"} & set(modules)
-    np.testing.assert_allclose(logits, expected, rtol=1e-4, atol=1e-6)
+    expected = rounded.reference(Forward(model))({"x": x})["logits"]
+    np.testing.assert_allclose(plain["serving_default"], [model(x)], atol=1e-6)
+    np.testing.assert_allclose(packed["serving_default"], [expected], atol=1e-6)
+    np.testing.assert_allclose(plain["hidden"], [model.layers[0](x)], atol=1e-6)
+    np.testing.assert_allclose(packed["hidden"], [model.layers[0](x)], atol=2e-2)
 
 
 @pytest.mark.parametrize("build", [perceptron, word_lookup])
@@ -500,12 +530,27 @@ def test_the_same_model_gives_the_same_streams(tmp_path):
     assert streams[0] == streams[1]
 
 
-def test_the_tflite_converter_refuses_a_packed_file(tmp_path):
-    export(sparse(perceptron()), tmp_path, SavedModel("lossless"))
+def test_the_tflite_converter_reads_a_packed_file(tmp_path):
+    model = sparse(perceptron())
+    export(model, tmp_path, SavedModel("lossless"))
 
     converter = tf.lite.TFLiteConverter.from_saved_model(str(tmp_path / "saved_model"))
-    with pytest.raises(Exception, match="(?i)resource|variable|handle"):
-        converter.convert()
+    run = Interpreter(model_content=converter.convert()).get_signature_runner()
+
+    for inputs, expected in arrays_for(model):
+        output = run(**inputs)["logits"]
+        np.testing.assert_allclose(output, expected["logits"], rtol=1e-5, atol=1e-6)
+
+
+def test_weights_are_freed_with_the_model(tmp_path):
+    export(sparse(perceptron()), tmp_path, SavedModel("lossless"))
+
+    loaded = tf.saved_model.load(tmp_path / "saved_model")
+    weights = [weakref.ref(weight) for weight in loaded.weights]
+    del loaded
+    gc.collect()
+
+    assert [weight() for weight in weights] == [None] * 3
 
 
 @pytest.mark.parametrize(
@@ -521,6 +566,36 @@ def test_values_that_a_packing_can_not_hold_are_refused(packing, value, tmp_path
         export(model, tmp_path / "out", SavedModel(packing))
 
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_report_says_what_rounding_did(tmp_path):
+    model = sparse(perceptron())
+    kernel = model.layers[0].kernel.numpy()
+    kernel[0, :3] = [1e-9, -2e-8, 1e-7]  # float16 holds nothing below 3e-8.
+    model.layers[0].kernel.assign(kernel)
+    samples = draw_samples(Forward(model))
+
+    report = export(model, tmp_path, SavedModel("fp16"))
+
+    (record,) = report.records
+    path = model.layers[0].kernel.path
+    (note,) = (note for note in record.notes if "became zero" in note)
+    assert note.startswith("2 weights that were not zero") and note.endswith(path)
+    run, _ = SavedModel().load(str(tmp_path / "saved_model"))
+    loss = max(
+        np.max(np.abs(run(inputs)["logits"] - expected["logits"]))
+        for inputs, expected in samples
+    )
+    np.testing.assert_allclose(record.rounding_difference, loss, atol=1e-6)
+    assert record.rounding_difference > 2 * record.max_difference
+    assert "by rounding" in str(report)
+
+
+def test_a_file_that_rounds_nothing_has_no_figure_for_it(tmp_path):
+    report = export(sparse(perceptron()), tmp_path, SavedModel("lossless"))
+
+    assert report.records[0].rounding_difference is None
+    assert "by rounding" not in str(report)
 
 
 @pytest.mark.parametrize("packed", ["int8", True, 8])

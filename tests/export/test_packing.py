@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from sklearn.cluster import KMeans
 
 from kprune.export import packing as module
-from kprune.export.packed_module import decoder
+from kprune.export.packed_module import Decoder
 from kprune.export.packing import PACKINGS, bound_bytes, rounded
 
 DTYPES = {
@@ -59,9 +59,9 @@ def unpacked(packed):
 
 def decoded(packed):
     """Decodes by the operations that a SavedModel does it with."""
-    decode = decoder(packed.positions, packed.values, packed.dtype)
-    numbers = 0, packed.position_bytes, packed.entries
-    return decode([packed.stream], numbers, packed.shape).numpy()
+    decoder = Decoder([packed])
+    decoder._initialize()
+    return decoder.weights[0].numpy()
 
 
 @st.composite

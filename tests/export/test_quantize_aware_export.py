@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 
 import kprune
-from kprune.export import flatbuffer
+from kprune import litefile
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +29,7 @@ def aware():
 def test_an_aware_model_becomes_its_int8_file_with_its_zeros(aware, tmp_path):
     report = kprune.export(aware, tmp_path / "out", "tflite")
 
-    contents = flatbuffer.read(report.records[0].path)
+    contents = litefile.read(report.records[0].path)
     kernels = [t.values() for t in contents.constants if t.values().ndim > 1]
     assert not contents.float_operators
     assert {str(k.dtype) for k in kernels} == {"int8"}

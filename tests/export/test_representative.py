@@ -99,6 +99,52 @@ def test_several_inputs_go_by_name_or_by_the_order_of_the_model(kind):
     np.testing.assert_array_equal(rows["right"], right)
 
 
+@keras.saving.register_keras_serializable("tests")
+class Sum(keras.Model):
+    """A subclassed model with keys that no signature takes."""
+
+    def call(self, inputs):
+        return keras.ops.sum(inputs["left-x"], 1) + keras.ops.sum(inputs["right-x"], 1)
+
+
+def awkward(kind):
+    """A model whose inputs have names or keys that no signature takes."""
+    if kind == "subclass":
+        model = Sum()
+        model({"left-x": np.ones((1, 3), "f"), "right-x": np.ones((1, 4), "f")})
+        return model
+    inputs = [keras.Input((3,), name="left-x"), keras.Input((4,), name="right-x")]
+    merged = layers.Concatenate()(inputs)
+    by_name = dict(zip(("left-x", "right-x"), inputs, strict=True))
+    return keras.Model(by_name if kind == "dict" else inputs, merged)
+
+
+@pytest.mark.parametrize("kind", ["dict", "list", "subclass"])
+@pytest.mark.parametrize("mark", ["-", "_"])
+def test_inputs_go_by_the_names_and_keys_that_keras_has_for_them(kind, mark):
+    left, right = np.ones((4, 3), "float32"), np.zeros((4, 4), "float32")
+
+    rows = take_rows(
+        {f"right{mark}x": right, f"left{mark}x": left}, Forward(awkward(kind))
+    )
+
+    np.testing.assert_array_equal(rows["left_x"], left)
+    np.testing.assert_array_equal(rows["right_x"], right)
+
+
+def test_names_of_the_signature_win_where_two_inputs_come_out_alike():
+    inputs = [keras.Input((1,), name="a-x"), keras.Input((1,), name="a_x")]
+    forward = Forward(keras.Model(inputs, layers.Concatenate()(inputs)))
+    ones, zeros = np.ones((2, 1), "float32"), np.zeros((2, 1), "float32")
+
+    by_signature = take_rows({"a_x": ones, "a_x_1": zeros}, forward)
+    by_layer = take_rows({"a-x": ones, "a_x": zeros}, forward)
+
+    for rows in (by_signature, by_layer):
+        np.testing.assert_array_equal(rows["a_x"], ones)
+        np.testing.assert_array_equal(rows["a_x_1"], zeros)
+
+
 def test_whole_numbers_stay_whole():
     data = {"user": [[1, 2]], "film": [[1, 2]], "age": [[0.5, 1.5]]}
     data = {name: np.array(x[0]) for name, x in data.items()}

@@ -1,8 +1,9 @@
+import ml_dtypes
 import numpy as np
 import pytest
 
 from kprune.export.base import ExportError
-from kprune.export.verify import verify
+from kprune.export.verify import largest_difference, verify
 
 
 def check(output, reference, tolerance=1e-4, batch=None):
@@ -22,6 +23,34 @@ def test_tolerance_is_relative_to_the_largest_output():
         ExportError, match="differs from Keras by 0.05, allowed are 1e-05"
     ):
         check([0.15, 0.0], [0.1, 0.0])
+
+
+@pytest.mark.parametrize("size", [1e-6, 1e-12, 1e-30])
+def test_garbage_is_garbage_however_small_the_outputs_are(size):
+    assert check([1.00005 * size], [size]) > 0
+
+    with pytest.raises(ExportError, match="differs from Keras by"):
+        check([2 * size], [size])
+
+
+@pytest.mark.parametrize(
+    ("dtype", "nothing", "something"),
+    [("float32", 1e-39, 1e-37), ("float16", 6e-8, 2e-7), ("bfloat16", 1e-38, 1e-37)],
+)
+def test_what_is_flushed_to_zero_is_no_difference(dtype, nothing, something):
+    zeros = np.zeros(1, ml_dtypes.bfloat16 if dtype == "bfloat16" else dtype)
+
+    assert check(zeros, np.full_like(zeros, nothing)) >= 0
+
+    with pytest.raises(ExportError, match="differs from Keras by"):
+        check(zeros, np.full_like(zeros, something))
+
+
+def test_largest_difference_leaves_out_what_is_not_finite():
+    outputs = {"y": np.array([1.0, np.inf, np.nan]), "n": np.array([1])}
+    reference = {"y": np.array([1.25, np.inf, 1.0]), "n": np.array([9])}
+
+    assert largest_difference(outputs, reference) == 0.25
 
 
 @pytest.mark.parametrize(

@@ -35,21 +35,20 @@ class Int8File:
         ]
 
     def __call__(self, inputs):
-        """Returns the file's outputs for a batch."""
+        """Returns the file's outputs for a batch, an array or a dict by input name."""
         with quiet():
             run = self.interpreter.get_signature_runner()
-            (name,) = run.get_input_details()
-            (outputs,) = run(**{name: inputs}).values()
+            if not isinstance(inputs, dict):
+                (name,) = run.get_input_details()
+                inputs = {name: inputs}
+            (outputs,) = run(**inputs).values()
         return outputs
 
     def kernels(self):
-        """Lists the kernels as int8 arrays, in the order of the operators."""
-        return [self._kernel(op) for op in self.ops if op["op_name"] in KERNEL_OPS]
-
-    def _kernel(self, op):
-        kernel = self.interpreter.get_tensor(op["inputs"][1])
-        assert kernel.dtype == np.int8
-        return kernel
+        """Lists the int8 kernels as arrays, in the order of the operators."""
+        found = [op["inputs"][1] for op in self.ops if op["op_name"] in KERNEL_OPS]
+        kernels = [i for i in found if self._details[i]["dtype"] == np.int8]
+        return [self.interpreter.get_tensor(i) for i in kernels]
 
     def biases(self):
         """Lists the types of the biases."""

@@ -39,6 +39,8 @@ def same(model, other):
         (layers.Conv2D(4, 3, groups=2), (6, 6, 4)),
         (layers.Conv2DTranspose(4, 3, strides=2), (4, 4, 3)),
         (layers.DepthwiseConv2D(3), (6, 6, 3)),
+        (layers.SeparableConv1D(4, 2), (5, 3)),
+        (layers.SeparableConv2D(4, 3, use_bias=False), (6, 6, 3)),
         (layers.DepthwiseConv2D(3, depth_multiplier=2, use_bias=False), (6, 6, 3)),
     ],
 )

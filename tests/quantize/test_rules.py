@@ -13,7 +13,8 @@ IN_FLOAT = [
     (layers.Softmax(axis=1), "last axis"),
     (layers.ReLU(negative_slope=0.1), "slope"),
     (layers.ReLU(max_value=3.0), "up to 3.0"),
-    (layers.Rescaling(0.5, offset=1.0), "offset"),
+    (layers.Rescaling(0.5, offset=1.0), "use two layers, one for each"),
+    (layers.Rescaling([0.5, 1.0]), "a number for each channel"),
     (layers.UpSampling2D(2, interpolation="bilinear"), "'bilinear'"),
     (layers.BatchNormalization(), "folded"),
 ]

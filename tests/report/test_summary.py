@@ -125,3 +125,76 @@ def test_frozen_weight_says_when_it_will_be_pruned():
 def test_unbuilt_model_is_refused():
     with pytest.raises(ValueError, match="'net' is not built, so its weights are not"):
         kprune.summary(keras.Sequential([layers.Dense(2)], name="net"))
+
+
+def sparse_and_aware():
+    model = small()
+    kernel = model.get_layer("first").kernel
+    kernel.assign(np.where(np.arange(32).reshape(4, 8) % 4 == 0, kernel, 0))
+    # The normalization, folded, has no weights any more.
+    return kprune.quantize_aware(model)
+
+
+def test_ranges_and_masks_of_a_quantization_aware_model_are_no_weights_of_it():
+    summary = kprune.summary(sparse_and_aware(), None)
+
+    assert [(w.layer, w.weight, w.masked, w.bits) for w in summary.weights] == [
+        ("first", "kernel", True, 8),
+        ("first", "bias", False, None),
+        ("second", "kernel", False, 8),
+        ("second", "bias", False, None),
+    ]
+    assert summary.size == 32 + 8 + 32 + 4
+    assert summary.sparsity == 0.75
+    assert summary.step is None
+    assert summary.weights[2].reason == "it had no zeros to keep, or only zeros"
+
+
+def test_finished_model_is_listed_as_frozen():
+    aware = sparse_and_aware()
+    aware(np.ones((2, 4), "float32"), training=True)
+
+    found = records(kprune.finish(aware))
+
+    assert found["first", "kernel"].reason == "frozen by kprune.finish"
+    assert found["first", "kernel"].bits == 8
+    assert len(found) == 4
+
+
+def test_layers_that_a_quantization_aware_model_computes_in_float_are_listed():
+    inputs = keras.Input((4,))
+    x = layers.ELU(name="elu")(layers.Dense(8, name="first")(inputs))
+    model = keras.Model(inputs, layers.Dense(2, name="last")(x))
+    aware = kprune.quantize_aware(model, skip=["elu", "last"])
+
+    summary = kprune.summary(aware, None)
+
+    assert summary.in_float == {
+        "elu": "there is no rule for layers of type ELU",
+        "last": "left out by `only` or `skip`",
+    }
+    assert "in float:\n  elu: there is no rule for layers" in str(summary)
+    assert [w.bits for w in summary.weights if w.weight == "kernel"] == [8, None]
+    assert json.loads(json.dumps(summary.to_dict()))["in_float"] == summary.in_float
+
+
+@pytest.mark.parametrize("bits", [1, 2, 4])
+def test_shared_weights_have_the_bits_of_their_codebook(bits):
+    shared = kprune.share_weights(pruned_at_once(small(), 0.25), bits=bits)
+
+    summary = kprune.summary(shared, None)
+
+    assert [(w.layer, w.bits) for w in summary.masked] == [
+        ("first", bits),
+        ("second", bits),
+    ]
+    assert {w.bits for w in summary.dense} == {None}
+    assert len(summary.weights) == 8
+
+
+def test_shared_weights_have_a_bit_column_in_the_table():
+    text = str(kprune.summary(kprune.share_weights(small(), bits=2), None))
+
+    rows = [line.split() for line in text.splitlines()]
+    row = next(row for row in rows if row[:2] == ["first", "kernel"])
+    assert row[-2:] == ["0.00%", "2"]

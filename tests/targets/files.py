@@ -6,7 +6,7 @@ from tensorflow import lite
 
 from kprune.export.base import quiet
 from kprune.export.forward import Forward
-from kprune.targets.tflite_file import read_subgraphs
+from kprune.litefile import read
 
 
 def to_tflite(model, mode="float32", sparse=False, batch=1, as_bytes=False):
@@ -28,4 +28,4 @@ def to_tflite(model, mode="float32", sparse=False, batch=1, as_bytes=False):
         converter.inference_input_type = converter.inference_output_type = tf.int8
     with quiet():
         content = converter.convert()
-    return content if as_bytes else read_subgraphs(content)
+    return content if as_bytes else read(content).subgraphs

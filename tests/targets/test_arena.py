@@ -1,15 +1,32 @@
 import numpy as np
 import pytest
 
+from kprune.litefile import Operator, Subgraph, Tensor
 from kprune.targets.arena import Buffer, plan_arena
-from kprune.targets.tflite_file import Operator, Subgraph, Tensor
+
+
+def graph_of(tensors, *nodes):
+    """A subgraph; each node is a name, indices of inputs and of outputs, subgraphs."""
+    operators = [
+        Operator(
+            name,
+            tuple(None if i is None else tensors[i] for i in inputs),
+            tuple(tensors[i] for i in outputs),
+            subgraphs=subgraphs,
+        )
+        for name, inputs, outputs, *subgraphs in nodes
+    ]
+    return Subgraph(tuple(tensors), tuple(operators), tensors[:1], tensors[-1:])
+
+
+def int8(*sizes):
+    return [Tensor(f"t{i}", "int8", (1, size)) for i, size in enumerate(sizes)]
 
 
 def chain(*sizes):
     """A subgraph of operators one after the other, with outputs of these bytes."""
-    tensors = [Tensor(f"t{i}", "INT8", (1, size)) for i, size in enumerate(sizes)]
-    operators = [Operator("RELU", False, (i,), (i + 1,)) for i in range(len(sizes) - 1)]
-    return Subgraph(tensors, operators, (0,), (len(sizes) - 1,))
+    nodes = [("RELU", (i,), (i + 1,)) for i in range(len(sizes) - 1)]
+    return graph_of(int8(*sizes), *nodes)
 
 
 def test_a_chain_is_planned_as_by_hand():
@@ -35,11 +52,9 @@ def test_sizes_are_rounded_up_to_sixteen():
 
 
 def test_a_value_that_is_read_late_keeps_its_place():
-    graph = chain(32, 32, 32)
-    late = Operator("ADD", False, (2, 0), (3,))
-    tensors = [*graph.tensors, Tensor("t3", "INT8", (1, 32))]
+    first, second = ("RELU", (0,), (1,)), ("RELU", (1,), (2,))
 
-    plan = plan_arena([Subgraph(tensors, [*graph.operators, late], (0,), (3,))])
+    plan = plan_arena([graph_of(int8(*[32] * 4), first, second, ("ADD", (2, 0), (3,)))])
 
     assert {b.name: (b.first, b.last) for b in plan.buffers}["t0"] == (0, 3)
     # t0, t1 and t2 at step 2; t3 takes the place of t1.
@@ -48,22 +63,20 @@ def test_a_value_that_is_read_late_keeps_its_place():
 
 def test_constants_variables_and_inputs_left_out_take_no_place():
     tensors = [
-        Tensor("x", "FLOAT32", (1, 4)),
-        Tensor("w", "FLOAT32", (4, 4), is_constant=True),
-        Tensor("state", "FLOAT32", (1, 4), is_variable=True),
-        Tensor("y", "FLOAT32", (1, 4)),
+        Tensor("x", "float32", (1, 4)),
+        Tensor("w", "float32", (4, 4), stored=np.zeros(64, "uint8")),
+        Tensor("state", "float32", (1, 4), is_variable=True),
+        Tensor("y", "float32", (1, 4)),
     ]
-    operator = Operator("FULLY_CONNECTED", False, (0, 1, -1, 2), (3,))
 
-    plan = plan_arena([Subgraph(tensors, [operator], (0,), (3,))])
+    plan = plan_arena([graph_of(tensors, ("FULLY_CONNECTED", (0, 1, None, 2), (3,)))])
 
     assert {buffer.name for buffer in plan.buffers} == {"x", "y"}
 
 
 def test_a_subgraph_lives_while_its_operator_runs():
-    main = chain(16, 16, 16)
-    call = Operator("IF", False, (1,), (2,), subgraphs=(1, 2))
-    main = Subgraph(main.tensors, [main.operators[0], call], (0,), (2,))
+    call = ("IF", (1,), (2,), 1, 2)
+    main = graph_of(int8(16, 16, 16), ("RELU", (0,), (1,)), call)
 
     plan = plan_arena([main, chain(64, 64), chain(32, 32)])
 
@@ -73,22 +86,19 @@ def test_a_subgraph_lives_while_its_operator_runs():
 
 
 def test_subgraphs_that_run_themselves_are_refused():
-    loop = Operator("WHILE", False, (0,), (0,), subgraphs=(0,))
+    loop = graph_of(int8(16), ("WHILE", (0,), (0,), 0))
 
     with pytest.raises(ValueError, match="Subgraph 0 of the TFLite file runs itself"):
-        plan_arena([Subgraph(chain(16).tensors, [loop], (0,), (0,))])
+        plan_arena([loop])
 
 
 @pytest.mark.parametrize("seed", range(5))
 def test_buffers_that_live_together_never_overlap(seed):
     rng = np.random.default_rng(seed)
-    graph = chain(*rng.integers(1, 300, 12))
-    extra = [
-        Operator("ADD", False, (int(rng.integers(0, i + 1)), i), (i + 1,))
-        for i in range(11)
-    ]
+    tensors = int8(*rng.integers(1, 300, 12))
+    nodes = [("ADD", (int(rng.integers(0, i + 1)), i), (i + 1,)) for i in range(11)]
 
-    plan = plan_arena([Subgraph(graph.tensors, extra, (0,), (11,))])
+    plan = plan_arena([graph_of(tensors, *nodes)])
 
     assert len(plan.buffers) == 12
     assert plan.planned_bytes >= plan.peak_bytes

@@ -3,8 +3,8 @@ import numpy as np
 import pytest
 from keras import layers
 
+from kprune.litefile import Contents, Operator, Subgraph, Tensor
 from kprune.targets import check_tflm
-from kprune.targets.tflite_file import Operator, Subgraph, Tensor
 from tests.targets import models
 from tests.targets.files import to_tflite
 
@@ -86,8 +86,8 @@ def test_the_plan_is_that_of_tensorflow_lite_micro(build, mode, head):
     ("mode", "sparse", "words"),
     [
         ("float32", True, "stored as a sparse tensor"),
-        ("float16", False, "is of type FLOAT16"),
-        ("dynamic", False, "float activations and INT8 weights"),
+        ("float16", False, "is of type float16"),
+        ("dynamic", False, "float activations and int8 weights"),
     ],
     ids=["sparse", "float16", "dynamic range"],
 )
@@ -134,44 +134,42 @@ def test_an_open_batch_is_noted_and_an_open_image_is_found():
     assert "open in dimension 1, 2" in open_image.findings[0].problem
 
 
-def found_in(monkeypatch, graph):
+def found_in(monkeypatch, tensors, *operators):
     """Checks a subgraph that no converter here writes."""
-    monkeypatch.setattr("kprune.targets.tflm.read_subgraphs", lambda _: [graph])
+    contents = Contents((Subgraph(tensors, operators, tensors[:1], ()),), {}, {})
+    monkeypatch.setattr("kprune.targets.tflm.read", lambda _: contents)
     return check_tflm(bytes(4) + b"TFL3").findings
 
 
 @pytest.mark.parametrize(
     ("operator", "data", "weights", "words"),
     [
-        ("CONV_2D", "INT8", "INT4", None),
-        ("FULLY_CONNECTED", "INT16", "INT8", None),
-        ("TRANSPOSE_CONV", "INT8", "INT4", "takes no INT4 weights"),
-        ("FULLY_CONNECTED", "FLOAT32", "INT4", "float activations and INT4"),
-        ("CONV_2D", "INT8", "INT2", "of type INT2"),
+        ("CONV_2D", "int8", "int4", None),
+        ("FULLY_CONNECTED", "int16", "int8", None),
+        ("TRANSPOSE_CONV", "int8", "int4", "takes no int4 weights"),
+        ("FULLY_CONNECTED", "float32", "int4", "float activations and int4"),
+        ("CONV_2D", "int8", "int2", "of type int2"),
     ],
 )
 def test_weights_of_few_bits_pass_where_kernels_take_them(
     monkeypatch, operator, data, weights, words
 ):
-    tensors = [
+    tensors = (
         Tensor("x", data, (1, 4)),
-        Tensor("w", weights, (2, 4), is_constant=True),
+        Tensor("w", weights, (2, 4), stored=np.zeros(8, "uint8")),
         Tensor("z", data, (1, 4)),
-    ]
-    graph = Subgraph(tensors, [Operator(operator, False, (0, 1, 2), (2,))], (0,), (2,))
+    )
 
-    findings = found_in(monkeypatch, graph)
+    findings = found_in(monkeypatch, tensors, Operator(operator, tensors, tensors[2:]))
 
     assert (words is None and not findings) or words in findings[0].problem
 
 
 def test_custom_operators_are_told_from_those_that_tflm_brings(monkeypatch):
-    tensors = [Tensor("x", "INT8", (1, 4))]
-    operators = [
-        Operator(name, True, (0,), (0,)) for name in ("ethos-u", "FlexErf", "ADD")
-    ]
+    x = (Tensor("x", "int8", (1, 4)),)
+    operators = [Operator(name, x, x, True) for name in ("ethos-u", "FlexErf", "ADD")]
 
-    findings = found_in(monkeypatch, Subgraph(tensors, operators, (0,), (0,)))
+    findings = found_in(monkeypatch, x, *operators)
 
     assert [finding.where for finding in findings] == ["FlexErf", "ADD"]
 

@@ -1,12 +1,34 @@
 """A tensor of a TFLite file, decoded from the way it is stored."""
 
 import dataclasses
+import math
 
 import ml_dtypes
 import numpy as np
 
 _DENSE = 0
 _NUMPY_TYPES = {"bfloat16": ml_dtypes.bfloat16, "int4": ml_dtypes.int4}
+# Bits of one element; strings, resources and variants have no size of their own.
+_BITS = {
+    "float32": 32,
+    "float16": 16,
+    "bfloat16": 16,
+    "int32": 32,
+    "uint32": 32,
+    "uint8": 8,
+    "int8": 8,
+    "bool": 8,
+    "int16": 16,
+    "uint16": 16,
+    "int64": 64,
+    "uint64": 64,
+    "float64": 64,
+    "complex64": 64,
+    "complex128": 128,
+    "int4": 4,
+    "uint4": 4,
+    "int2": 2,
+}
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -15,8 +37,8 @@ class Tensor:
 
     Args:
         name: String, as the converter chose it.
-        shape: Tuple of ints; -1 where the size is open.
         dtype: String, such as `"float32"` or `"int8"`.
+        shape: Tuple of ints; -1 where the size is open.
         scales: float32 array of shape `(channels,)`, `(1,)` or, where the tensor
             is not quantized, `(0,)`.
         zero_points: int64 array of `scales`' shape.
@@ -24,16 +46,36 @@ class Tensor:
         stored: uint8 array of the bytes in the file, or `None` for a tensor
             that is computed.
         sparsity: The encoding of a sparse tensor, or `None`.
+        is_variable: Bool, whether it keeps its value from call to call.
+
+    Example:
+    >>> weights = Tensor("w", "int8", (2,), stored=np.array([1, 255], "uint8"))
+    >>> weights.is_constant, weights.values()
+    (True, array([ 1, -1], dtype=int8))
     """
 
     name: str
-    shape: tuple
     dtype: str
-    scales: np.ndarray
-    zero_points: np.ndarray
-    axis: int
-    stored: np.ndarray | None = dataclasses.field(repr=False)
-    sparsity: object = dataclasses.field(repr=False)
+    shape: tuple
+    scales: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros(0, "f"))
+    zero_points: np.ndarray = dataclasses.field(
+        default_factory=lambda: np.zeros(0, "int64")
+    )
+    axis: int = 0
+    stored: np.ndarray | None = dataclasses.field(default=None, repr=False)
+    sparsity: object = dataclasses.field(default=None, repr=False)
+    is_variable: bool = False
+
+    @property
+    def bytes(self):
+        """Int, the size of its values, stored densely; open sizes count as 1."""
+        bits = _BITS.get(self.dtype, 0) * math.prod(map(abs, self.shape))
+        return (bits + 7) // 8
+
+    @property
+    def open_axes(self):
+        """Tuple of int, the dimensions that are open."""
+        return tuple(axis for axis, size in enumerate(self.shape) if size < 0)
 
     @property
     def is_constant(self):

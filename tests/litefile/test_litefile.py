@@ -3,21 +3,15 @@ import pytest
 from ai_edge_litert import schema_py_generated as schema
 from ai_edge_litert.interpreter import Interpreter
 
-from kprune.export import flatbuffer
+from kprune import litefile
 from kprune.export.base import quiet
 from kprune.export.conversion import convert
 from kprune.export.forward import Forward
+from kprune.litefile.reader import with_tables
+from kprune.litefile.writer import packed
 from tests.export import models
 
 CSR, DENSE = 1, 0
-
-
-def packed(model):
-    import flatbuffers
-
-    builder = flatbuffers.Builder()
-    builder.Finish(model.Pack(builder), b"TFL3")
-    return bytes(builder.Output())
 
 
 def level(size=0, segments=None, indices=None):
@@ -36,7 +30,7 @@ def file_with(tensor, stored):
 
 
 def constant_of(content):
-    (constant,) = flatbuffer.read(content).constants
+    (constant,) = litefile.read(content).constants
     return constant
 
 
@@ -120,7 +114,7 @@ def test_int4_values_are_two_in_a_byte_the_low_half_first():
 def test_a_converted_model_is_read_as_the_interpreter_sees_it():
     content, _ = convert(Forward(models.cnn()))
 
-    contents = flatbuffer.read(content)
+    contents = litefile.read(content)
 
     names = [operator.name for operator in contents.operators]
     assert names[:2] == ["CONV_2D", "DEPTHWISE_CONV_2D"]
@@ -141,7 +135,7 @@ def test_a_converted_model_is_read_as_the_interpreter_sees_it():
 def test_bodies_of_loops_are_read_too():
     content, _ = convert(Forward(models.lstm()))
 
-    names = {operator.name for operator in flatbuffer.read(content).operators}
+    names = {operator.name for operator in litefile.read(content).operators}
 
     assert {"WHILE", "LOGISTIC"} <= names or "UNIDIRECTIONAL_SEQUENCE_LSTM" in names
 
@@ -151,7 +145,7 @@ def test_a_path_and_the_bytes_read_the_same(tmp_path):
     path = tmp_path / "model.tflite"
     path.write_bytes(content)
 
-    from_path, from_bytes = flatbuffer.read(path), flatbuffer.read(content)
+    from_path, from_bytes = litefile.read(path), litefile.read(content)
 
     shapes = [[t.shape for t in c.tensors] for c in (from_path, from_bytes)]
     assert shapes[0] == shapes[1]
@@ -162,9 +156,9 @@ def test_metadata_comes_back_and_the_file_still_runs():
     content, _ = convert(Forward(model))
     data = {"version": "1.2", "sparsity": 0.9, "source_sha256": "ab" * 32}
 
-    extended = flatbuffer.add_metadata(content, data)
+    extended = litefile.add_metadata(content, data)
 
-    assert flatbuffer.read_metadata(extended) == data
+    assert litefile.read_metadata(extended) == data
     assert 0 < len(extended) - len(content) < 1024
     x = np.random.default_rng(0).normal(size=(2, 8, 8, 3)).astype("float32")
     with quiet():
@@ -178,19 +172,21 @@ def test_metadata_comes_back_and_the_file_still_runs():
 def test_metadata_of_one_name_is_replaced_and_of_others_kept():
     content, _ = convert(Forward(models.nested()))
 
-    content = flatbuffer.add_metadata(content, {"a": 1}, name="other")
-    content = flatbuffer.add_metadata(content, [1, 2])
-    content = flatbuffer.add_metadata(content, [3])
+    content = litefile.add_metadata(content, {"a": 1}, name="other")
+    content = litefile.add_metadata(content, [1, 2])
+    content = litefile.add_metadata(content, [3])
 
-    assert flatbuffer.read_metadata(content) == [3]
-    assert flatbuffer.read_metadata(content, "other") == {"a": 1}
-    assert flatbuffer.read_metadata(content, "third") is None
+    assert litefile.read_metadata(content) == [3]
+    assert litefile.read_metadata(content, "other") == {"a": 1}
+    assert litefile.read_metadata(content, "third") is None
 
 
 @pytest.mark.parametrize("source", [b"", b"PK\x03\x04 a zip file", b"\0" * 64])
 def test_something_that_is_no_tflite_file_is_refused(source):
-    with pytest.raises(ValueError, match="content given is no TFLite file"):
-        flatbuffer.read(source)
+    with pytest.raises(
+        ValueError, match="bytes given are no TFLite file: expected 'TFL3'"
+    ):
+        litefile.read(source)
 
 
 def test_a_damaged_file_is_refused_by_its_path(tmp_path):
@@ -198,5 +194,47 @@ def test_a_damaged_file_is_refused_by_its_path(tmp_path):
     path = tmp_path / "model.tflite"
     path.write_bytes(content[: len(content) // 3])
 
-    with pytest.raises(ValueError, match="model.tflite' starts as a TFLite file does"):
-        flatbuffer.read(path)
+    with pytest.raises(ValueError, match="model.tflite' start as a TFLite file does"):
+        litefile.read(path)
+
+
+def test_replaced_values_leave_a_tensor_that_shared_the_buffer():
+    tensors = [schema.TensorT([2], name=name, buffer=1) for name in (b"a", b"b")]
+    stored = np.array([1, 2], "float32")
+    buffers = [schema.BufferT(), schema.BufferT(stored.view("uint8"))]
+    graph = schema.SubGraphT(tensors=tensors, inputs=[], outputs=[], operators=[])
+    content = packed(schema.ModelT(3, [], [graph], buffers=buffers))
+
+    content = litefile.replace_constants(content, {(0, 1): stored * 3})
+
+    values = {c.name: c.values().tolist() for c in litefile.read(content).constants}
+    assert values == {"a": [1.0, 2.0], "b": [3.0, 6.0]}
+
+
+def test_open_sizes_are_told_and_count_once():
+    tensor = litefile.Tensor("x", "int4", (-1, 5, -1, 3))
+
+    assert tensor.open_axes == (0, 2)
+    assert tensor.bytes == 8  # 15 halves of a byte
+
+
+@pytest.mark.parametrize(
+    ("change", "place"),
+    [
+        (lambda graph: setattr(graph.operators[0], "inputs", [7]), "index 7 of"),
+        (lambda graph: setattr(graph, "outputs", [-2]), "index -2 of"),
+        (lambda graph: setattr(graph.tensors[0], "buffer", 99), "index 99 of"),
+    ],
+    ids=["input", "output", "buffer"],
+)
+def test_what_points_out_of_the_file_is_damage(change, place):
+    content, _ = convert(Forward(models.nested()))
+
+    def changed(model):
+        change(model.subgraphs[0])
+        return packed(model)
+
+    content = with_tables(content, changed)
+
+    with pytest.raises(ValueError, match=f"damaged further on .IndexError: {place}"):
+        litefile.read(content)

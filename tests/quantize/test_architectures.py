@@ -1,0 +1,103 @@
+"""Whole models: made aware, trained for three steps, converted, compared."""
+
+import warnings
+
+import keras
+import numpy as np
+import pytest
+from keras import layers
+
+from kprune.quantize import left_in_float, quantize_aware
+from tests.quantize.int8_file import Int8File
+
+GENERATOR = np.random.default_rng(0)
+
+
+def image(size):
+    return GENERATOR.random((12, size, size, 3), dtype="float32")
+
+
+def text_cnn():
+    tokens = keras.Input((10,), dtype="int32")
+    x = layers.Conv1D(8, 3, activation="relu")(layers.Embedding(30, 8)(tokens))
+    x = layers.Conv1D(8, 3, activation="relu")(layers.MaxPooling1D()(x))
+    x = layers.Dropout(0.1)(layers.GlobalMaxPooling1D()(x))
+    outputs = layers.Dense(3, activation="softmax")(x)
+    return keras.Model(tokens, outputs), GENERATOR.integers(0, 30, (12, 10), "int32")
+
+
+def two_inputs():
+    left, right = keras.Input((6,), name="left"), keras.Input((4,), name="right")
+    parts = [layers.Dense(8, activation="relu")(x) for x in (left, right)]
+    outputs = layers.Dense(3)(layers.Concatenate()(parts))
+    model = keras.Model({"left": left, "right": right}, outputs)
+    sizes = {"left": 6, "right": 4}
+    return model, {
+        name: GENERATOR.normal(size=(12, size)).astype("float32")
+        for name, size in sizes.items()
+    }
+
+
+def twins():
+    inputs = {name: keras.Input((6,), name=name) for name in ("left", "right")}
+    tower = layers.Dense(8, activation="relu")
+    outputs = layers.Dense(3)(layers.Subtract()([tower(x) for x in inputs.values()]))
+    rows = {name: GENERATOR.normal(size=(12, 6)).astype("float32") for name in inputs}
+    return keras.Model(inputs, outputs), rows
+
+
+def without_an_input():
+    model = keras.Sequential([layers.Dense(8, activation="relu"), layers.Dense(3)])
+    x = GENERATOR.normal(size=(12, 6)).astype("float32")
+    model(x)
+    return model, x
+
+
+def trained(model, x, **options):
+    """Trains the aware model of a model for three steps."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Some layers of")
+        aware = quantize_aware(model)
+    aware.compile(keras.optimizers.Adam(1e-3), "mse", **options)
+    aware.fit(x, GENERATOR.random((12, 3)), batch_size=4, verbose=0)
+    return aware
+
+
+def assert_file_computes_the_same(file, aware, x):
+    expected = aware.predict(x, verbose=0)
+    np.testing.assert_allclose(file(x), expected, atol=np.ptp(expected) * 0.02 + 1e-4)
+
+
+@pytest.mark.parametrize("make", [text_cnn, two_inputs, twins, without_an_input])
+def test_model_trains_and_its_file_is_int8_throughout(make):
+    model, x = make()
+
+    aware = trained(model, x, run_eagerly=True)  # tracing would take longer
+
+    file = Int8File(aware)
+    assert left_in_float(aware) == {}
+    assert file.float_ops() == []
+    assert_file_computes_the_same(file, aware, x)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "size", "in_float"),
+    [
+        ("MobileNetV2", 32, ()),
+        ("MobileNetV3Small", 32, ("rescaling",)),
+        ("EfficientNetB0", 32, ("normalization",)),
+        ("ResNet50", 32, ()),
+        ("Xception", 71, ()),
+    ],
+)
+def test_published_architecture_trains_and_its_file_computes_the_same(
+    name, size, in_float
+):
+    build = getattr(keras.applications, name)
+    model = build(input_shape=(size, size, 3), weights=None, classes=3)
+
+    aware = trained(model, image(size))
+
+    assert set(left_in_float(aware)) == set(in_float)
+    assert_file_computes_the_same(Int8File(aware), aware, image(size))
