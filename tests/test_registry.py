@@ -128,6 +128,8 @@ def test_name_is_that_of_the_class_in_snake_case(family, name):
 
 
 def _alias(cls):
+    if cls.__name__ == "NofM":
+        return "n_of_m"
     joined = ("APoZ", "GraSP", "RigL", "SynFlow", "TFLite")
     return cls.__name__.lower() if cls.__name__ in joined else None
 

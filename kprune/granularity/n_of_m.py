@@ -8,7 +8,7 @@ from kprune.granularity.base import Granularity, Units, check_axis
 from kprune.registry import register
 
 
-@register("granularities")
+@register("granularities", "n_of_m")
 class NofM(Granularity):
     """Keeps `n` of every `m` consecutive weights: the pattern of sparse tensor cores.
 
