@@ -19,8 +19,8 @@ def describe_plan(schedule, finder, step, remaining):
     else:
         plan = f"reaches {final} at step"
     return (
-        f"{plan} {schedule.end_step} of {until} (now at step {step}, updates every "
-        f"{schedule.frequency} from step {schedule.begin_step} on)."
+        f"{plan} {schedule.end_step} of {until} (now at step {step}, "
+        f"{schedule.updates} updates from step {schedule.begin_step} on)."
     )
 
 

@@ -182,6 +182,12 @@ def check_combination(criterion, granularities, scope):
                 f"that {scope!r} can't rank weights together. Take a scope that "
                 "prunes each layer by itself, such as 'layer_wise'."
             )
+        if scope.elementwise and not granularity.elementwise:
+            raise ValueError(
+                f"{scope!r} ranks single weights, and {granularity!r} removes several "
+                "together. Prune with the granularity 'element', or take a scope such "
+                "as 'layer_wise'."
+            )
 
 
 class _Scored:

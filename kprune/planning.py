@@ -48,11 +48,7 @@ class Plan:
                 "end_step=...)."
             )
         begin_step, end_step = self.began - self.origin, self._three_quarters()
-        # At least some twenty updates, also in a short run.
-        frequency = min(100, max(1, (end_step - begin_step) // 20))
-        return PolynomialSchedule(
-            final_sparsity, begin_step, end_step=end_step, frequency=frequency
-        )
+        return PolynomialSchedule(final_sparsity, begin_step, end_step)
 
     def regrowth(self, regrowth):
         """Returns a regrowth that knows its end, after three quarters if not given.

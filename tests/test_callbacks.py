@@ -213,8 +213,8 @@ def test_it_says_before_training_what_will_happen(model, capsys):
     fit(model, Listen(), kprune.PruningCallback(schedule), verbose=2)
 
     assert (
-        "kprune: reaches sparsity 0.75 at step 17 of 24 (now at step 0, updates every "
-        "5 from step 2 on)." in said[0]
+        "kprune: reaches sparsity 0.75 at step 17 of 24 (now at step 0, 4 updates "
+        "from step 2 on)." in said[0]
     )
     assert "kprune: asked for sparsity 0.75, reached 0.75." in capsys.readouterr().out
 

@@ -13,8 +13,8 @@ class Wanda(Criterion):
 
     The score is `|w| * ||x||`, the Euclidean norm taken over all calibration
     examples, time steps and positions. Made for pruning without any retraining. The
-    paper lets the weights of one output compete with each other: use it with the
-    scope `OutputWise`.
+    paper lets the weights of one output compete with each other: use it with
+    `scope="output_wise"`, or with `NofM`, whose groups are of one output anyway.
 
     Example:
     >>> weight = np.array([[1.0], [-3.0]], "float32")

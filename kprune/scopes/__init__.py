@@ -1,7 +1,7 @@
 """Scopes: which units compete with each other for survival."""
 
 from kprune.scopes.base import Contender, Scope, zeros_wanted
-from kprune.scopes.layer_wise import ERK, ErdosRenyi, LayerWise
+from kprune.scopes.layer_wise import ERK, ErdosRenyi, LayerWise, OutputWise
 from kprune.scopes.per_layer import PerLayer
 from kprune.scopes.sparing import Sparing
 from kprune.scopes.together import Global, Threshold
@@ -12,6 +12,7 @@ __all__ = [
     "ErdosRenyi",
     "Global",
     "LayerWise",
+    "OutputWise",
     "PerLayer",
     "Scope",
     "Sparing",

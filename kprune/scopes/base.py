@@ -175,10 +175,13 @@ class Scope(Configurable):
             Defaults to `True`.
         ranks_layers_together: Bool, whether units of different weights compete.
             Defaults to `False`.
+        elementwise: Bool, whether it ranks single weights and nothing else. Defaults
+            to `False`.
     """
 
     fixed_count = True
     ranks_layers_together = False
+    elementwise = False
 
     def __call__(self, contenders, sparsity):
         """Returns which units stay; see the class."""

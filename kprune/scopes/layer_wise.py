@@ -7,6 +7,7 @@ import numpy as np
 from kprune.registry import register
 from kprune.scopes.base import (
     Scope,
+    at_most,
     common_unit,
     most_to_go,
     remove_lowest,
@@ -37,9 +38,13 @@ class LayerWise(Scope):
         if any(c.reachable < sparsity for c in contenders):
             sparsities = _evenly(contenders, sparsity)
         for contender, own in zip(contenders, sparsities, strict=True):
-            most = most_to_go(contender, contender.reachable)
-            zeros = min(weights_to_go([contender], own), most)
-            yield remove_lowest([contender], zeros)[0]
+            yield self._choose(contender, own)
+
+    def _choose(self, contender, sparsity):
+        """Returns the units of one weight that stay."""
+        most = most_to_go(contender, contender.reachable)
+        zeros = min(weights_to_go([contender], sparsity), most)
+        return remove_lowest([contender], zeros)[0]
 
 
 def _evenly(contenders, sparsity):
@@ -48,6 +53,59 @@ def _evenly(contenders, sparsity):
     lowest = [c.size * (1 - c.reachable) for c in contenders]
     kept = in_proportion((1 - sparsity) * sum(sizes), sizes, lowest, sizes)
     return [1 - k / size for k, size in zip(kept, sizes, strict=True)]
+
+
+@register("scopes")
+class OutputWise(LayerWise):
+    """Lets the weights of one output compete with each other, and no others.
+
+    Every output channel keeps as many of the weights by which it sums up its inputs,
+    a convolution's at all places together. So no channel is lost, and the size of
+    its weights or of its gradients makes no difference: made for `Wanda`, and for
+    pruning without retraining. The count is exact in each output.
+
+    Ranks single weights, the granularity `"element"`.
+
+    Example:
+    >>> from kprune.scopes import Contender
+    >>> scores = np.array([[1.0, 10.0], [2.0, 20.0], [3.0, 30.0], [4.0, 40.0]])
+    >>> contenders = [Contender(scores.reshape(-1), shape=scores.shape)]
+    >>> next(OutputWise()(contenders, sparsity=0.5)).reshape(4, 2)
+    array([[False, False],
+           [False, False],
+           [ True,  True],
+           [ True,  True]])
+
+    Reference:
+        Sun et al., "A simple and effective pruning approach for large language
+        models", ICLR 2024, section 3.
+    """
+
+    elementwise = True
+
+    def _choose(self, contender, sparsity):
+        scores = contender.scores[0 : contender.size]
+        scores = scores.reshape(-1, contender.shape[-1]).astype("float32", copy=False)
+        inputs = len(scores)
+        zeros = min(
+            zeros_wanted(sparsity, inputs), at_most(contender.reachable, inputs)
+        )
+        allowed = contender.candidates
+        if allowed is not None:
+            scores = np.where(allowed.reshape(scores.shape), scores, -np.inf)
+        keep = _largest_of_columns(scores, inputs - zeros).reshape(-1)
+        return keep if allowed is None else keep & allowed
+
+
+def _largest_of_columns(scores, keep):
+    """Marks the largest scores of each column, of equal ones those further up."""
+    threshold = np.partition(scores, -keep, axis=0)[-keep]
+    above = scores > threshold
+    equal = scores == threshold
+    free = keep - np.count_nonzero(above, axis=0)
+    if (np.count_nonzero(equal, axis=0) > free).any():
+        equal &= np.cumsum(equal, axis=0) <= free
+    return above | equal
 
 
 @register("scopes")

@@ -57,6 +57,11 @@ class Sparing(Scope):
         """Bool, as of the scope within."""
         return self.scope.ranks_layers_together
 
+    @property
+    def elementwise(self):
+        """Bool, as of the scope within."""
+        return self.scope.elementwise
+
     def __call__(self, contenders, sparsity):
         """Returns the units that stay, as the scope within chooses them."""
         return self.scope(self._limited(contenders), sparsity)
