@@ -106,7 +106,10 @@ METHODS = {
     ),
     "Dynamic Network Surgery": (
         rising,
-        lambda run: {"scope": "global", "regrowth": "dynamic_network_surgery"},
+        lambda run: {
+            "scope": "global",
+            "regrowth": kprune.DynamicNetworkSurgery(frequency=16),
+        },
     ),
 }
 

@@ -43,7 +43,7 @@ def kprune_update(widths, scope="layer_wise", granularity="element"):
     """Returns a function that moves the clock on, and one that updates the masks."""
     layers = [keras.layers.Dense(w, use_bias=False) for w in widths[1:]]
     model = keras.Sequential([keras.Input((widths[0],)), *layers])
-    model = kprune.prune(model, granularity=granularity)
+    model = kprune.prune(model, only=keras.layers.Dense, granularity=granularity)
     granularity = model.layers[0].granularity
     arguments = schedule_arguments()
     highest = granularity.reachable(widths[:2])

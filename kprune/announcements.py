@@ -3,31 +3,24 @@
 import warnings
 
 
-def describe_plan(schedule, finder, step, remaining):
+def describe_plan(schedule, target, step, remaining):
     """Returns what will happen, in a sentence.
 
     Args:
         schedule: A `Schedule`.
-        finder: The scope or regrowth that finds a sparsity of its own, or `None`.
+        target: String, what is to be reached.
         step: Int, the step of the schedule that training stands at.
         remaining: Int, the steps that are planned, or `None` if unknown.
     """
     until = "an unknown number" if remaining is None else step + remaining
-    final = _wanted(schedule, finder)
     if step > schedule.end_step:
-        plan = f"holds {final}, past its last update"
+        plan = f"holds {target}, past its last update"
     else:
-        plan = f"reaches {final} at step"
+        plan = f"reaches {target} at step"
     return (
         f"{plan} {schedule.end_step} of {until} (now at step {step}, "
         f"{schedule.updates} updates from step {schedule.begin_step} on)."
     )
-
-
-def _wanted(schedule, finder):
-    if finder is not None:
-        return f"the sparsity that {finder!r} finds"
-    return f"sparsity {schedule(schedule.end_step):g}"
 
 
 def warn_if_too_short(schedule, step, remaining):
@@ -81,17 +74,16 @@ def warn_of_restorers(callbacks, end_step, begins):
         )
 
 
-def describe_result(schedule, finder, reached, held):
+def describe_result(target, reached, held):
     """Returns what was reached, in a sentence.
 
     Args:
-        schedule: A `Schedule`.
-        finder: The scope or regrowth that finds a sparsity of its own, or `None`.
+        target: String, what is to be reached.
         reached: Float, the fraction of zeros.
         held: Bool, whether a rollback has stopped the schedule.
     """
     why = ", held there by the rollback" if held else ""
-    return f"asked for {_wanted(schedule, finder)}, reached {reached:.4g}{why}."
+    return f"asked for {target}, reached {reached:.4g}{why}."
 
 
 def warn_of_early_end(schedule, step, reached):

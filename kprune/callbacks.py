@@ -13,6 +13,7 @@ from kprune.preflight import (
     check_parts,
     check_pruned,
     check_start,
+    contenders_of,
     frozen,
 )
 from kprune.pruner import Pruner, kinds_to_follow
@@ -222,8 +223,8 @@ class PruningCallback(keras.callbacks.Callback):
         reached, held = self._pruner.measure(), self._pruner.held
         done = self._pruner.clock - self._pruner.origin
         if done >= self.schedule.end_step or held:
-            parts = (self.schedule, self._finder())
-            self._say(announcements.describe_result(*parts, reached, held))
+            target = self._target()
+            self._say(announcements.describe_result(target, reached, held))
         else:
             announcements.warn_of_early_end(self.schedule, done, reached)
 
@@ -252,8 +253,8 @@ class PruningCallback(keras.callbacks.Callback):
         self._announce(plan.step, plan.remaining)
 
     def _announce(self, step, remaining):
-        parts = (self.schedule, self._finder())
-        self._say(announcements.describe_plan(*parts, step, remaining))
+        plan = (self.schedule, self._target(), step, remaining)
+        self._say(announcements.describe_plan(*plan))
         left_alone = frozen(self.model)
         if left_alone:
             self._say(f"left alone, since frozen: {', '.join(left_alone)}.")
@@ -268,10 +269,16 @@ class PruningCallback(keras.callbacks.Callback):
         if step < end_step:
             announcements.warn_of_restorers(self._others, end_step, begins)
 
-    def _finder(self):
-        """Returns the part that finds a sparsity of its own, if there is one."""
-        parts = (self.scope, self.regrowth)
-        return next((p for p in parts if p is not None and not p.fixed_count), None)
+    def _target(self):
+        """Returns what is to be reached, in words."""
+        for part in (self.scope, self.regrowth):
+            if part is not None and not part.fixed_count:
+                return f"the sparsity that {part!r} finds"
+        final = self.schedule(self.schedule.end_step)
+        contenders = contenders_of(self.model)
+        if contenders:  # there are none yet in a Sequential that is not built
+            final = self.scope.asked(contenders, final)
+        return f"sparsity {final:g}"
 
     def _say(self, message):
         if self.params.get("verbose"):

@@ -3,9 +3,10 @@
 import dataclasses
 
 import keras
-from keras import tree
+from keras import layers, tree
 
 from kprune.cloning import is_graph
+from kprune.prunable import find_weights, has_no_prunable_weights
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,6 +77,83 @@ def read_graph(model):
     _read(graph, model, "", values)
     outputs = tuple(values[id(x)] for x in tree.flatten(model.outputs))
     return dataclasses.replace(graph, inputs=inputs, outputs=outputs)
+
+
+# Operations that move channels to other places and compute nothing.
+_MOVING = ("Concatenate", "Flatten", "Permute", "Reshape", "Transpose")
+
+
+def layers_of_outputs(model):
+    """Lists the layers whose output channels are the outputs of a model.
+
+    What has no kernel lets channels through: activations, normalization, pooling,
+    sums and products of several inputs.
+
+    Args:
+        model: A model. Of one that is neither Functional nor Sequential nothing is
+            known.
+
+    Returns:
+        List of layers, sublayers of wrappers and recurrent layers included.
+
+    Example:
+    >>> head = keras.layers.Dense(2, name="head")
+    >>> body = [keras.Input((3,)), keras.layers.Dense(4), head, layers.Softmax()]
+    >>> [layer.name for layer in layers_of_outputs(keras.Sequential(body))]
+    ['head']
+    """
+    if not is_graph(model):
+        return []
+    if not model.built:
+        return _last_layer(model)
+    graph = read_graph(model)
+    makers = {value: call for call in graph.calls for value in call.outputs}
+    found, coming, seen = [], list(graph.outputs), set(graph.inputs)
+    while coming:
+        value = coming.pop()
+        if value in seen:
+            continue
+        seen.add(value)
+        operation = makers[value].operation
+        if _has_kernel(operation):
+            found += _answering(operation)
+        else:
+            coming += [
+                one
+                for one in makers[value].inputs
+                if type(operation).__name__ in _MOVING
+                or graph.shapes[one][-1:] == graph.shapes[value][-1:]
+            ]
+    return found
+
+
+def _last_layer(model):
+    """Returns what answers in a Sequential that its first batch will build."""
+    for layer in reversed(model.layers):
+        if isinstance(layer, keras.Model):
+            return layers_of_outputs(layer)
+        has_weights = type(layer).build is not keras.Layer.build or layer._layers
+        if has_weights and not has_no_prunable_weights(layer):
+            return _answering(layer)
+    return []
+
+
+def _has_kernel(operation):
+    is_layer = isinstance(operation, keras.Layer)
+    return is_layer and any(not w.reason for w in find_weights(operation))
+
+
+def _answering(layer):
+    """Lists the layers within a layer whose outputs are its own, if that is known."""
+    if isinstance(layer, keras.Model):
+        return []
+    if isinstance(layer, layers.Wrapper) and not isinstance(
+        layer, layers.Bidirectional
+    ):
+        return _answering(layer.layer)
+    if isinstance(layer, (layers.Bidirectional, layers.RNN)):
+        return list(layer._flatten_layers())
+    return [getattr(layer, "_output_dense", layer)]  # of attention
 
 
 def nodes_of(model):

@@ -5,7 +5,7 @@ import functools
 import numpy as np
 
 from kprune import registry
-from kprune.scopes import Contender
+from kprune.scopes import Contender, as_one, tied_groups
 
 
 def compute_mask(scores, sparsity, granularity="element"):
@@ -109,8 +109,8 @@ def compute_masks(
         )
         for i, weight in enumerate(weights)
     ]
-    groups = _groups(scored)
-    contenders = [_contender([scored[i] for i in group]) for group in groups]
+    groups = tied_groups([None] * len(scored) if ties is None else ties)
+    contenders = [as_one([scored[i].contender() for i in g]) for g in groups]
     chosen = scope(contenders, sparsity)
     found, following = {}, 0
     for group, contender, keep in zip(groups, contenders, chosen, strict=True):
@@ -120,40 +120,6 @@ def compute_masks(
         while following in found:
             yield found.pop(following)
             following += 1
-
-
-def _groups(scored):
-    """Returns the numbers of the weights that are ranked as one, in lists."""
-    groups = {}
-    for i, weight in enumerate(scored):
-        key = ("alone", i) if weight.tie is None else ("tied", weight.tie.key)
-        groups.setdefault(key, []).append(i)
-    return list(groups.values())
-
-
-def _contender(group):
-    """Returns what the scope is shown of the weights of a group."""
-    parts = [weight.contender() for weight in group]
-    if len(parts) == 1:
-        return parts[0]
-    units = {part.name: len(part.scores) for part in parts}
-    if len(set(units.values())) > 1:
-        raise ValueError(
-            "Tied weights must have as many units as each other, and there are "
-            f"{', '.join(f'{n} in {name!r}' for name, n in units.items())}. Mend the "
-            "rule that ties them."
-        )
-    size = sum(part.sizes for part in parts)
-    present = [c for c in (part.candidates for part in parts) if c is not None]
-    return Contender(
-        sum(part.scores[0 : len(part.scores)] * part.sizes for part in parts) / size,
-        np.any(present, axis=0) if present else None,
-        size,
-        (sum(part.size for part in parts),),
-        parts[0].name,
-        min(part.reachable for part in parts),
-        [part.shape for part in parts],
-    )
 
 
 def check_combination(criterion, granularities, scope):

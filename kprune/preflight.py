@@ -1,9 +1,11 @@
 """What can be said before any training: whether pruning has a meaning as asked."""
 
+import numpy as np
+
 from kprune import mask_store, registry
 from kprune.inspection import check_keras_model
 from kprune.masks import check_combination
-from kprune.scopes import Contender
+from kprune.scopes import Contender, as_one, tied_groups
 from kprune.ties import ties_of
 
 
@@ -48,21 +50,41 @@ def check_parts(model, criterion, scope, regrowth, highest):
     Raises:
         ValueError: With what does have a meaning, or what can be reached.
     """
-    trained = [(s, e) for s in mask_store.stores(model) for e in s.trained_entries()]
-    granularities = [store.granularity for store, _ in trained]
+    granularities = [store.granularity for store, _ in _trained(model)]
     check_combination(criterion, granularities, scope)
-    ties_of(model, granularities, [entry.variable for _, entry in trained])
     if regrowth is not None:
         regrowth.check(granularities)
-    contenders = []
-    for store, entry in trained:
-        shape = tuple(entry.variable.shape)
-        reachable = store.granularity.reachable(shape)
-        contenders.append(
-            Contender((), shape=shape, name=entry.name, reachable=reachable)
-        )
+    contenders = contenders_of(model)
     if contenders:
         scope.check(contenders, highest)
+
+
+def contenders_of(model):
+    """Lists what a scope will see of a model, without scores.
+
+    Args:
+        model: A pruned model.
+
+    Returns:
+        List of `Contender`, one for the weights that are chosen together.
+    """
+    trained = _trained(model)
+    granularities = [store.granularity for store, _ in trained]
+    ties = ties_of(model, granularities, [entry.variable for _, entry in trained])
+    parts = [_contender(store.granularity, entry) for store, entry in trained]
+    return [as_one([parts[i] for i in group]) for group in tied_groups(ties)]
+
+
+def _trained(model):
+    stores = mask_store.stores(model)
+    return [(store, entry) for store in stores for entry in store.trained_entries()]
+
+
+def _contender(granularity, entry):
+    """Returns what a scope needs to know of a weight to say what can be reached."""
+    shape = tuple(entry.variable.shape)
+    reachable = granularity.reachable(shape)
+    return Contender(np.empty(0), shape=shape, name=entry.name, reachable=reachable)
 
 
 def check_clocks(model):

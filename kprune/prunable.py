@@ -42,6 +42,8 @@ class Selection:
             class, a function of a layer that returns a bool, or a list of these.
             `None` selects every layer.
         skip: The same, layers to leave out. `None` leaves out none.
+        spared: Sequence of layers whose channels are the model's outputs, to leave
+            out unless `only` names them. Defaults to none.
 
     Raises:
         ValueError: If an entry is none of these.
@@ -53,9 +55,10 @@ class Selection:
     True
     """
 
-    def __init__(self, only=None, skip=None):
+    def __init__(self, only=None, skip=None, spared=()):
         self.only = _entries("only", only)
         self.skip = _entries("skip", skip)
+        self.spared = list(spared)
 
     def selects(self, chain):
         """Tells whether a layer is selected.
@@ -74,6 +77,10 @@ class Selection:
     def asks_for(self, chain):
         """Tells whether `only` names the layer, not merely fails to exclude it."""
         return self.only is not None and _any_match(self.only, chain)
+
+    def spares(self, layer, chain):
+        """Tells whether a layer is left out for the sake of the model's outputs."""
+        return not self.asks_for(chain) and any(layer is s for s in self.spared)
 
     def check(self, model):
         """Raises a `ValueError` for a name or pattern that no layer has."""
@@ -177,6 +184,9 @@ def _overrule(weight, chain, selection, claimed):
 
 
 _NOT_SELECTED = "left out by `only` or `skip`"
+_OF_OUTPUTS = (
+    "its channels are the model's outputs; name its layer in `only` to prune them"
+)
 
 
 def _reason(layer, variable, chain, selection, claimed):
@@ -193,6 +203,8 @@ def _reason(layer, variable, chain, selection, claimed):
         reason = _reason_of_rule(layer, variable, selection.asks_for(chain))
         if reason:
             return reason
+    if selection.spares(layer, chain):
+        return _OF_OUTPUTS
     return "" if selection.selects(chain) else _NOT_SELECTED
 
 

@@ -14,6 +14,7 @@ from kprune.inspection import (
     is_pruned_in_place,
     own_weights,
 )
+from kprune.layer_graph import layers_of_outputs
 from kprune.mask_store import MaskStore, clock_of, stores
 from kprune.prunable import Selection, find_weights, has_no_prunable_weights
 from kprune.pruned_model import PrunedModel
@@ -29,7 +30,10 @@ def prune(model, *, only=None, skip=None, granularity="element"):
     masks keep everything until a `PruningCallback` or a `Pruner` raises the
     sparsity. Kernels of rank 2 and more are prunable; biases and
     normalization never are, depthwise kernels only in layers that `only`
-    selects. What stays dense is listed with its reason by `kprune.summary`.
+    selects. Where whole output channels are removed, layers whose channels are the
+    model's outputs, such as classes, stay dense unless `only` selects them (of a
+    subclassed model that is not known: name them in `skip`). What stays dense is
+    listed with its reason by `kprune.summary`.
 
     Args:
         model: A `keras.Model`: Sequential (built or not), Functional, nested, or
@@ -70,9 +74,10 @@ def prune(model, *, only=None, skip=None, granularity="element"):
         )
     if is_pruned_in_place(model):
         return model  # it goes on from its masks, as a copy would
-    selection = Selection(only, skip)
-    selection.check(model)
     granularity = registry.get("granularities", granularity)
+    spared = layers_of_outputs(model) if granularity.channel_axis == -1 else ()
+    selection = Selection(only, skip, spared)
+    selection.check(model)
     if granularity.tied_by is not None:
         _check_units(model, selection, granularity)
     with model.distribute_strategy.scope():
@@ -281,6 +286,8 @@ def _pruned_stand_in(layer, parents, copier, wrapping):
         stand_in = wrapping.wrap(new, paths) if paths else new
     else:
         stand_in = wrapping.wrap(new)
+        if any(layer is spared for spared in wrapping.selection.spared):
+            wrapping.selection.spared.append(new)
         stand_in.select(wrapping.selection, parents)
     return stand_in, lambda: cloning.copy_state(layer, new)
 

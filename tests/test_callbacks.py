@@ -219,6 +219,16 @@ def test_it_says_before_training_what_will_happen(model, capsys):
     assert "kprune: asked for sparsity 0.75, reached 0.75." in capsys.readouterr().out
 
 
+def test_what_is_asked_of_each_layer_is_announced_as_their_mean(model, capsys):
+    scope = kprune.PerLayer({"head": 0.25}, default=0.75)
+
+    fit(model, kprune.PruningCallback(0.75, scope=scope), verbose=2)
+
+    said = capsys.readouterr().out
+    assert "reaches sparsity 0.583333 at step" in said  # (72 + 12) / 144
+    assert "asked for sparsity 0.583333, reached 0.5833." in said
+
+
 def test_it_is_silent_if_fit_is(model, capsys):
     fit(model, kprune.PruningCallback(0.75))
 

@@ -1,7 +1,9 @@
 import keras
+import pytest
 from keras import layers
 
-from kprune.layer_graph import read_graph
+import kprune
+from kprune.layer_graph import layers_of_outputs, read_graph
 
 
 def test_calls_come_in_running_order_with_their_values_and_shapes():
@@ -52,3 +54,100 @@ def test_several_inputs_and_outputs_of_a_nested_model_are_told_apart():
     assert by_name["in/q"].inputs == (graph.inputs[0],)
     assert by_name["in/p"].inputs == (graph.inputs[1],)
     assert graph.outputs == by_name["in/q"].outputs + by_name["in/p"].outputs
+
+
+def classifier(*last):
+    inputs = keras.Input((6, 6, 3))
+    x = layers.Conv2D(4, 3, name="stem")(inputs)
+    for layer in last:
+        x = layer(x)
+    return keras.Model(inputs, x)
+
+
+def with_shortcut():
+    inputs = keras.Input((5,))
+    x = layers.Dense(4, name="body")(inputs)
+    y = layers.Dense(4, name="more")(layers.ReLU()(x))
+    return keras.Model(inputs, layers.Softmax()(x + y))
+
+
+def with_two_heads():
+    inputs = keras.Input((5,))
+    x = layers.Dense(4, name="body")(inputs)
+    return keras.Model(inputs, {n: layers.Dense(2, name=n)(x) for n in ("a", "b")})
+
+
+def nested():
+    inner = keras.Sequential([keras.Input((4,)), layers.Dense(2, name="head")])
+    return keras.Sequential([keras.Input((3,)), layers.Dense(4, name="body"), inner])
+
+
+@pytest.mark.parametrize(
+    ("make", "expected"),
+    [
+        (
+            lambda: classifier(
+                layers.Conv2D(2, 1, name="classes"),
+                layers.GlobalAveragePooling2D(),
+                layers.Softmax(),
+            ),
+            ["classes"],
+        ),
+        (
+            lambda: classifier(layers.Conv2D(6, 1, name="boxes"), layers.Flatten()),
+            ["boxes"],
+        ),
+        (lambda: classifier(layers.BatchNormalization()), ["stem"]),
+        (with_shortcut, ["body", "more"]),
+        (with_two_heads, ["a", "b"]),
+        (nested, ["head"]),
+        (
+            lambda: keras.Sequential(
+                [layers.Dense(3, name="body"), layers.Dense(2, name="head")]
+            ),
+            ["head"],
+        ),
+    ],
+)
+def test_layers_whose_channels_are_the_outputs_are_found(make, expected):
+    found = layers_of_outputs(make())
+
+    assert sorted(layer.name for layer in found) == expected
+
+
+def test_of_attention_its_last_kernel_alone_is_the_output():
+    inputs = keras.Input((3, 6))
+    attention = layers.MultiHeadAttention(2, 3, name="attention")
+    model = keras.Model(inputs, attention(inputs, inputs))
+
+    assert layers_of_outputs(model) == [attention._output_dense]
+
+
+@pytest.mark.parametrize("built", [True, False])
+def test_classes_are_not_pruned_away_unless_asked_for(built):
+    stack = [layers.Dense(8, name="body"), layers.Dense(4, name="head")]
+    model = keras.Sequential(([keras.Input((3,))] if built else []) + stack)
+    by_default = kprune.prune(model, granularity="channel")
+    asked_for = kprune.prune(model, granularity="channel", only=["body", "head"])
+    for pruned in (by_default, asked_for):
+        pruned.build((None, 3))
+        kprune.Pruner(pruned, kprune.ConstantSchedule(0.5)).step()
+
+    records = kprune.summary(by_default, print_fn=None).weights
+    kernels = {w.layer: w for w in records if w.weight == "kernel"}
+
+    assert kernels["body"].sparsity == 0.5
+    assert kernels["head"].reason.startswith("its channels are the model's outputs")
+    assert not kernels["head"].zeros
+    masked = kprune.summary(asked_for, print_fn=None).masked
+    assert [w.sparsity for w in masked] == [0.5, 0.5]
+
+
+def test_other_granularities_prune_the_last_layer_too():
+    model = keras.Sequential([keras.Input((3,)), layers.Dense(4, name="head")])
+
+    with pytest.raises(ValueError, match="its channels are the model's outputs"):
+        kprune.prune(model, granularity="channel")
+
+    assert kprune.prune(model, granularity=kprune.Channel(-2)).layers[0].masks
+    assert kprune.prune(model).layers[0].masks

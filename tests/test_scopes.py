@@ -601,3 +601,73 @@ def test_threshold_respects_the_limit_of_a_weight():
 def test_threshold_is_checked_at_once(value):
     with pytest.raises(ValueError, match=f"value={value} must be a finite number"):
         Threshold(value)
+
+
+# The weights of one output
+
+
+@pytest.mark.parametrize("shape", [(12, 5), (3, 3, 4, 6), (7, 1)])
+@pytest.mark.parametrize("sparsity", [0.0, 0.3, 0.5, 0.9])
+def test_every_output_keeps_the_best_of_its_inputs(shape, sparsity):
+    scores = np.random.default_rng(0).normal(size=shape).astype("float32")
+    inputs = math.prod(shape[:-1])
+
+    (mask,) = kprune.compute_masks(
+        [scores], sparsity, criterion=np.asarray, scope="output_wise"
+    )
+
+    lost = int(np.floor(sparsity * inputs + 0.5))
+    columns = scores.reshape(inputs, -1)
+    expected = np.ones(columns.shape, bool)
+    for output, order in enumerate(columns.argsort(axis=0).T):
+        expected[order[:lost], output] = False
+    np.testing.assert_array_equal(mask, expected.reshape(shape))
+
+
+def test_of_equal_scores_an_output_keeps_the_first_ones():
+    scores = np.array([[1.0, 2.0], [1.0, 1.0], [1.0, 1.0], [1.0, 0.0]])
+
+    mask = kprune.compute_mask(scores, 0.5)
+    (by_output,) = kprune.compute_masks([scores], 0.5, scope="output_wise")
+
+    np.testing.assert_array_equal(mask, [[1, 1], [1, 1], [0, 0], [0, 0]])
+    np.testing.assert_array_equal(by_output, [[1, 1], [1, 1], [0, 0], [0, 0]])
+
+
+def test_an_output_brings_nothing_back_and_counts_what_is_gone():
+    scores = np.array([[4.0, 1.0], [3.0, 2.0], [2.0, 3.0], [1.0, 4.0]])
+    gone = np.array([[0, 1], [1, 0], [1, 0], [1, 0]], bool)
+
+    (mask,) = kprune.compute_masks([scores], 0.5, scope="output_wise", masks=[gone])
+
+    np.testing.assert_array_equal(mask, [[0, 1], [1, 0], [1, 0], [0, 0]])
+
+
+def test_what_an_output_loses_is_limited_and_others_make_up_for_it():
+    weights = [np.arange(20.0).reshape(10, 2) for _ in range(3)]
+    scope = Sparing("output_wise", first=0.2, last=0.5)
+    names = ["a/kernel", "b/kernel", "c/kernel"]
+
+    masks = list(kprune.compute_masks(weights, 0.5, scope=scope, names=names))
+
+    lost = [np.count_nonzero(~mask, axis=0).tolist() for mask in masks]
+    assert lost == [[2, 2], [8, 8], [5, 5]]
+
+
+def test_sparsity_that_outputs_reach_is_in_whole_inputs():
+    contenders = of_shapes([(3, 4), (10, 2)])
+
+    asked = kprune.OutputWise().asked(contenders, 0.5)
+
+    assert asked == pytest.approx((4 * 2 + 2 * 5) / 32)
+
+
+def test_outputs_have_a_meaning_with_single_weights_only():
+    weights = [np.ones((4, 4))]
+
+    with pytest.raises(ValueError, match="granularity 'element', or take a scope"):
+        list(
+            kprune.compute_masks(
+                weights, 0.5, scope="output_wise", granularity="channel"
+            )
+        )

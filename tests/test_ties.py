@@ -221,3 +221,17 @@ def test_tied_weights_with_different_numbers_of_units_are_refused():
 def test_heads_of_a_weight_that_is_tied_to_nothing_are_refused():
     with pytest.raises(ValueError, match="no part of an attention layer's heads"):
         kprune.compute_mask(np.ones((4, 4)), 0.5, granularity="attention_head")
+
+
+def test_what_is_tied_goes_by_the_name_of_its_first_weight_before_training_too():
+    model = kprune.prune(attention(), granularity="attention_head")
+    schedule = kprune.ConstantSchedule(0.5)
+
+    of_layer = kprune.PerLayer({"attention": 0.5})
+    pruner = kprune.Pruner(model, schedule, scope=of_layer)
+    with pytest.raises(ValueError, match="'attention/key_dense', which matches noth"):
+        of_part = kprune.PerLayer({"attention/key_dense": 0.5})
+        kprune.Pruner(model, schedule, scope=of_part)
+
+    pruner.step()
+    assert pruner.sparsity == 0.5

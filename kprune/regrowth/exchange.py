@@ -87,7 +87,7 @@ def _keep(update, number, zeros, **changes):
         "weights": [update.weights[number]],
         "granularity": [update.granularity[number]],
         "names": [update.names[number]],
-        "scope": "layer_wise",
+        "scope": update.scope.within_weight,
         "ties": None,
         "sparsity": zeros / update.weights[number].size,
     }

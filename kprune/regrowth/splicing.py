@@ -25,7 +25,9 @@ class DynamicNetworkSurgery(Regrowth):
     more than when.
 
     Args:
-        margin: Float of 0 or more, how far the thresholds lie apart. Defaults to 0.1.
+        margin: Float of 0 or more, how far the thresholds lie apart. Defaults to 0.5;
+            the paper's 0.1 goes with SGD. Adam moves a removed weight by about the
+            learning rate at every step, so that too many would come back.
         frequency: Int of 1 or more, steps between updates. Defaults to 100.
         end_step: Int, from which on no weight comes back. Defaults to three quarters
             of the steps that the `PruningCallback` plans.
@@ -49,7 +51,7 @@ class DynamicNetworkSurgery(Regrowth):
     tracks = ("shadow",)
     follows_schedule = True
 
-    def __init__(self, margin=0.1, frequency=100, end_step=None, *, deviations=None):
+    def __init__(self, margin=0.5, frequency=100, end_step=None, *, deviations=None):
         super().__init__(frequency, end_step)
         if not 0 <= margin < math.inf:
             raise ValueError(f"margin={margin!r} must be a finite number of 0 or more.")

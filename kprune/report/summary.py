@@ -10,7 +10,8 @@ from kprune import cloning, mask_store
 from kprune.compress.sharing_store import SharedWeight
 from kprune.delegation import DelegatingWrapper
 from kprune.inspection import check_keras_model, is_pruned
-from kprune.prunable import find_weights
+from kprune.layer_graph import layers_of_outputs
+from kprune.prunable import Selection, find_weights
 from kprune.quantize import left_in_float, wrappers
 from kprune.weight_access import as_array
 
@@ -163,9 +164,10 @@ def summary(model, print_fn=print):
             "Call it on a batch, or give it an Input."
         )
     held = _held(model)
+    selection = Selection(spared=_spared(model))
     weights = [
         _record(layer, weight, held.get(id(weight.variable)))
-        for layer, weight in _weights(model, ())
+        for layer, weight in _weights(model, (), selection)
     ]
     step = mask_store.clock_of(model) if is_pruned(model) else None
     in_float = left_in_float(model) if wrappers(model) else {}
@@ -202,15 +204,22 @@ def _held(model):
     return found
 
 
-def _weights(layer, parents):
+def _spared(model):
+    """Lists the layers whose output channels are the model's, where these matter."""
+    granularities = [store.granularity for store in mask_store.stores(model)]
+    removes_channels = any(g.channel_axis == -1 for g in granularities)
+    return layers_of_outputs(model) if removes_channels else []
+
+
+def _weights(layer, parents, selection):
     """Yields each weight with the outermost layer, below models, that holds it."""
     if isinstance(layer, DelegatingWrapper):
         layer = layer.layer
     if isinstance(layer, keras.Model) and cloning.is_graph(layer):
         for child in layer.layers:
-            yield from _weights(child, (*parents, layer))
+            yield from _weights(child, (*parents, layer), selection)
         return
-    for weight in find_weights(layer, parents=parents):
+    for weight in find_weights(layer, selection, parents):
         if not isinstance(weight.layer, mask_store.MaskStore):
             yield layer, weight
 

@@ -4,6 +4,7 @@ from kprune.scopes.base import Contender, Scope, zeros_wanted
 from kprune.scopes.layer_wise import ERK, ErdosRenyi, LayerWise, OutputWise
 from kprune.scopes.per_layer import PerLayer
 from kprune.scopes.sparing import Sparing
+from kprune.scopes.tied import as_one, tied_groups
 from kprune.scopes.together import Global, Threshold
 
 __all__ = [
@@ -17,5 +18,7 @@ __all__ = [
     "Scope",
     "Sparing",
     "Threshold",
+    "as_one",
+    "tied_groups",
     "zeros_wanted",
 ]

@@ -177,11 +177,14 @@ class Scope(Configurable):
             Defaults to `False`.
         elementwise: Bool, whether it ranks single weights and nothing else. Defaults
             to `False`.
+        within_weight: String, the scope by which regrowths exchange units of one
+            weight. Defaults to `"layer_wise"`: any for any other.
     """
 
     fixed_count = True
     ranks_layers_together = False
     elementwise = False
+    within_weight = "layer_wise"
 
     def __call__(self, contenders, sparsity):
         """Returns which units stay; see the class."""

@@ -34,9 +34,7 @@ class LayerWise(Scope):
 
     def __call__(self, contenders, sparsity):
         """Yields the units of each weight that stay, weight after weight."""
-        sparsities = [sparsity] * len(contenders)
-        if any(c.reachable < sparsity for c in contenders):
-            sparsities = _evenly(contenders, sparsity)
+        sparsities = _evenly(contenders, sparsity)
         for contender, own in zip(contenders, sparsities, strict=True):
             yield self._choose(contender, own)
 
@@ -49,6 +47,8 @@ class LayerWise(Scope):
 
 def _evenly(contenders, sparsity):
     """Returns sparsities that differ only where a weight has reached its limit."""
+    if all(sparsity <= c.reachable for c in contenders):
+        return [sparsity] * len(contenders)
     sizes = [c.size for c in contenders]
     lowest = [c.size * (1 - c.reachable) for c in contenders]
     kept = in_proportion((1 - sparsity) * sum(sizes), sizes, lowest, sizes)
@@ -82,19 +82,29 @@ class OutputWise(LayerWise):
     """
 
     elementwise = True
+    within_weight = "output_wise"
+
+    def asked(self, contenders, sparsity):
+        """Returns the sparsity of all weights, the same number in each output."""
+        sparsities = _evenly(contenders, sparsity)
+        zeros = map(_zeros_of_an_output, contenders, sparsities)
+        of_all = sum(c.shape[-1] * z for c, z in zip(contenders, zeros, strict=True))
+        return of_all / sum(c.size for c in contenders)
 
     def _choose(self, contender, sparsity):
-        scores = contender.scores[0 : contender.size]
-        scores = scores.reshape(-1, contender.shape[-1]).astype("float32", copy=False)
-        inputs = len(scores)
-        zeros = min(
-            zeros_wanted(sparsity, inputs), at_most(contender.reachable, inputs)
-        )
+        scores = contender.scores[0 : contender.size].reshape(-1, contender.shape[-1])
+        scores = scores.astype(np.result_type(scores, "float32"), copy=False)
         allowed = contender.candidates
         if allowed is not None:
             scores = np.where(allowed.reshape(scores.shape), scores, -np.inf)
-        keep = _largest_of_columns(scores, inputs - zeros).reshape(-1)
+        stay = len(scores) - _zeros_of_an_output(contender, sparsity)
+        keep = _largest_of_columns(scores, stay).reshape(-1)
         return keep if allowed is None else keep & allowed
+
+
+def _zeros_of_an_output(contender, sparsity):
+    inputs = contender.size // contender.shape[-1]
+    return min(zeros_wanted(sparsity, inputs), at_most(contender.reachable, inputs))
 
 
 def _largest_of_columns(scores, keep):

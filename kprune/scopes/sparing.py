@@ -62,6 +62,11 @@ class Sparing(Scope):
         """Bool, as of the scope within."""
         return self.scope.elementwise
 
+    @property
+    def within_weight(self):
+        """String, as of the scope within."""
+        return self.scope.within_weight
+
     def __call__(self, contenders, sparsity):
         """Returns the units that stay, as the scope within chooses them."""
         return self.scope(self._limited(contenders), sparsity)

@@ -109,7 +109,7 @@ def test_lines_and_slices_of_a_convolution_are_removed_whole(granularity):
     scores = np.abs(layer.kernel.numpy())
     axes = {"vector": 2, "kernel": (0, 1), "channel": (0, 1, 2)}
     axes = axes.get(granularity, (0, 1, 3))
-    model = kprune.prune(model, granularity=granularity)
+    model = kprune.prune(model, only=layers.Conv2D, granularity=granularity)
 
     kprune.Pruner(model, kprune.ConstantSchedule(1 / 3)).step()
 
