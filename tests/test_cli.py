@@ -1,13 +1,10 @@
-import os
-import subprocess
-import sys
-
 import keras
 import pytest
 from typer.testing import CliRunner
 
 import kprune
 from kprune import cli
+from tests.processes import run_script
 
 
 def run(*arguments):
@@ -87,10 +84,10 @@ def test_missing_file_is_one_message_and_exit_code_1(tmp_path, command):
 
 
 def test_module_runs_as_a_program_and_says_what_is_wrong(tmp_path):
-    folder = os.path.dirname(os.path.dirname(kprune.__file__))
-    command = [sys.executable, "-m", "kprune", "summary", str(tmp_path / "none.keras")]
+    # What `python -m kprune` does.
+    script = "import runpy; runpy.run_module('kprune', run_name='__main__')"
 
-    done = subprocess.run(command, capture_output=True, text=True, cwd=folder)
+    done = run_script(script, "summary", tmp_path / "none.keras")
 
     assert done.returncode == 1
     assert "Error: File not found" in done.stderr

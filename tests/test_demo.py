@@ -1,3 +1,6 @@
+import contextlib
+import io
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -13,8 +16,15 @@ def folder(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def result(folder):
-    return run_demo("digits", sparsity=0.75, epochs=2, out=folder)
+def result_and_text(folder):
+    with contextlib.redirect_stdout(io.StringIO()) as printed:
+        result = run_demo("digits", sparsity=0.75, epochs=2, out=folder)
+    return result, printed.getvalue()
+
+
+@pytest.fixture
+def result(result_and_text):
+    return result_and_text[0]
 
 
 def test_demo_reaches_the_sparsity_it_was_asked_for(result):
@@ -44,13 +54,20 @@ def test_demo_draws_its_plots(result, folder, name):
     assert image.imread(folder / name).min() < 0.5
 
 
-def test_demo_prints_the_comparison(folder, result, capsys):
-    run_demo("digits", sparsity=0.5, epochs=1, out=folder)
+def test_demo_prints_the_comparison(result_and_text):
+    printed = result_and_text[1]
 
-    printed = capsys.readouterr().out
     assert "test accuracy" in printed
     assert "gzip" in printed
     assert "the raw sizes stay" in " ".join(printed.split())
+
+
+@pytest.mark.slow
+def test_demo_replaces_what_it_wrote_before(folder, result):
+    again = run_demo("digits", sparsity=0.5, epochs=1, out=folder)
+
+    assert again.history["sparsity"][-1] == pytest.approx(0.5, abs=1e-3)
+    assert image.imread(folder / "layer_sparsity.png").min() < 0.5
 
 
 def test_every_data_set_has_a_plan():

@@ -1,6 +1,3 @@
-import subprocess
-import sys
-import textwrap
 from collections import Counter
 
 import keras
@@ -23,9 +20,45 @@ from tests.layer_cases import (
     values,
     zeros_of,
 )
+from tests.processes import run_script
+from tests.training_helpers import build_optimizer
 
 every_case = pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 TARGET = 0.75
+# Only the slow run trains and exports these: each has a sibling in `CASES` with the
+# same kind of weights, and every way to call attention is left with one of the two.
+SIBLINGS = {
+    "Conv1D",
+    "Conv3D",
+    "Conv2DTranspose",
+    "Conv3DTranspose",
+    "SeparableConv1D",
+    "DepthwiseConv1D",
+    "Embedding",
+    "SimpleRNN",
+    "GRU",
+    "ConvLSTM1D",
+    "ConvLSTM3D",
+    "MultiHeadAttention with scores",
+    "MultiHeadAttention with a mask",
+    "GroupQueryAttention",
+    "GroupQueryAttention, causal",
+}
+
+
+def every_kind(cases):
+    """Gives a test the cases, of which siblings run with the slow tests."""
+    return pytest.mark.parametrize(
+        "case",
+        [
+            pytest.param(
+                case,
+                id=case.name,
+                marks=pytest.mark.slow if case.name in SIBLINGS else (),
+            )
+            for case in cases
+        ],
+    )
 
 
 def train(model, case, epochs, callbacks=()):
@@ -33,7 +66,8 @@ def train(model, case, epochs, callbacks=()):
     x = case.inputs(32)
     y = np.random.default_rng(0).normal(size=(32, 3)).astype("float32")
     if not model.compiled:
-        model.compile("adam", "mse")
+        model.compile(keras.optimizers.SGD(0.1, momentum=0.9), "mse")
+    build_optimizer(model)
     return model.fit(
         x, y, epochs=epochs, batch_size=8, verbose=0, callbacks=list(callbacks)
     )
@@ -69,7 +103,7 @@ def test_layer_is_wrapped_and_predicts_the_same(case):
     assert_equal(values(model), before)
 
 
-@every_case
+@every_kind(CASES)
 def test_layer_trains_to_the_target_and_goes_on_after_loading(case, tmp_path):
     pruned = kprune.prune(case.build(), only=case.only)
     x = case.inputs(4)
@@ -127,9 +161,7 @@ def test_layer_strips_to_plain_keras(case):
         assert value.size - np.count_nonzero(value) == zeros_of(value.size, TARGET)
 
 
-@pytest.mark.parametrize(
-    "case", [c for c in CASES if c.tflite], ids=lambda case: case.name
-)
+@every_kind(case for case in CASES if case.tflite)
 def test_stripped_layer_exports_to_tflite(case, tmp_path):
     stripped = kprune.strip(pruned_at_once(case.build(), TARGET, only=case.only))
 
@@ -165,12 +197,7 @@ def test_stripped_layers_load_where_kprune_is_not_installed(tmp_path):
         print("loaded", len(numbers))
     """
 
-    done = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(script)],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-    )
+    done = run_script(script, folder=tmp_path)
 
     assert f"loaded {len(names)}" in done.stdout, done.stderr
 

@@ -1,10 +1,7 @@
 """Saved, killed, resumed, compiled again, stripped: the schedule goes on."""
 
 import functools
-import os
 import signal
-import subprocess
-import sys
 import warnings
 
 import keras
@@ -15,6 +12,7 @@ import tensorflow as tf
 import kprune
 from kprune.mask_store import clock_of
 from tests import training_helpers
+from tests.processes import run_script
 from tests.training_helpers import (
     BATCH,
     BATCHES,
@@ -75,12 +73,18 @@ def plain():
     return network()
 
 
-@pytest.fixture
-def whole(plain):
-    """A run that nothing interrupted."""
-    model = compiled(kprune.prune(plain))
+def trained():
+    """Trains a model as planned, from the seed that every test begins with."""
+    keras.utils.set_random_seed(0)
+    model = compiled(kprune.prune(network()))
     fit(model, pruning())
     return model
+
+
+@pytest.fixture(scope="module")
+def whole():
+    """A run that nothing interrupted, to compare with."""
+    return trained()
 
 
 def test_keras_file_goes_on_bit_for_bit(plain, whole, tmp_path):
@@ -193,13 +197,9 @@ def test_files_load_in_a_fresh_process_after_import_kprune(tmp_path):
         np.savez(tmp_path / f"{name}.npz", *[v.numpy() for v in model.variables])
         np.save(tmp_path / f"{name}.npy", model.predict(x, verbose=0))
 
-    run = subprocess.run(
-        [sys.executable, "-c", LOAD + READ, str(tmp_path)],
-        capture_output=True,
-        text=True,
-    )
+    done = run_script(LOAD + READ, tmp_path)
 
-    assert "loaded as they were" in run.stdout, run.stderr[-3000:]
+    assert "loaded as they were" in done.stdout, done.stderr[-3000:]
 
 
 # Trains one epoch without pruning, then four with backups; killed in the third of
@@ -260,28 +260,22 @@ print("as if nothing had happened")
 """
 
 
-def start(script, *arguments):
-    return subprocess.Popen(
-        [sys.executable, "-c", script, *map(str, arguments)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"},
-    )
-
-
 @pytest.mark.parametrize(
-    "kind", ["schedule", "short_form", "start_of_fit", "short_form_of_fit"]
+    "kind",
+    [
+        "schedule",
+        "short_form_of_fit",
+        pytest.param("short_form", marks=pytest.mark.slow),
+        pytest.param("start_of_fit", marks=pytest.mark.slow),
+    ],
 )
 def test_a_killed_run_with_backups_ends_like_one_that_was_not(kind, tmp_path):
-    killed = start(TRAIN, tmp_path, kind, "killed")
-    _, errors = killed.communicate()
-    assert killed.returncode == -signal.SIGKILL, errors[-3000:]
+    killed = run_script(TRAIN, tmp_path, kind, "killed")
+    assert killed.returncode == -signal.SIGKILL, killed.stderr[-3000:]
 
-    resumed = start(TRAIN, tmp_path, kind, "resumed")
-    output, errors = resumed.communicate()
+    resumed = run_script(TRAIN, tmp_path, kind, "resumed")
 
-    assert "as if nothing had happened" in output, errors[-3000:]
+    assert "as if nothing had happened" in resumed.stdout, resumed.stderr[-3000:]
 
 
 @pytest.mark.parametrize("save_freq", [5, "epoch"])
@@ -324,16 +318,16 @@ def test_a_checkpoint_within_an_epoch_resumes_bit_for_bit(plain, first, tmp_path
                 )
 
     save = keras.callbacks.ModelCheckpoint(tmp_path / "last.keras")
-    schedule = kprune.PolynomialSchedule(0.75, end_step=7, frequency=3)
+    schedule = kprune.PolynomialSchedule(0.75, end_step=4, frequency=3)
     ours = kprune.PruningCallback(schedule)
     callbacks = [save, ours] if first else [ours, save]
     whole = compiled(kprune.prune(plain))
-    steps(whole, range(8))
+    steps(whole, range(5))
     model = compiled(kprune.prune(plain))
     steps(model, range(3))  # an update is due now, before the fourth batch
 
     model = keras.saving.load_model(tmp_path / "last.keras")
-    steps(model, range(3, 8))
+    steps(model, range(3, 5))
 
     assert_equal_states(model, whole)
     assert counts(model) == DONE
@@ -427,13 +421,14 @@ def test_saving_the_best_only_is_warned_about(plain, tmp_path):
         fit(model, best, pruning())
 
 
-def test_a_fit_without_the_callback_keeps_zeros_and_counts_on(whole):
+def test_a_fit_without_the_callback_keeps_zeros_and_counts_on():
+    model = trained()
     spy = Spy(lambda step: 0.75)
 
-    fit(whole, spy)
+    fit(model, spy)
 
-    assert clock_of(whole) == 48
-    assert counts(whole) == DONE
+    assert clock_of(model) == 48
+    assert counts(model) == DONE
 
 
 @pytest.mark.parametrize("optimizer", ["adam", "sgd"])
@@ -448,7 +443,8 @@ def test_compiled_again_the_schedule_goes_on(plain, optimizer):
     assert counts(model) == DONE
 
 
-def test_start_fit_counts_from_each_fit(whole):
+def test_start_fit_counts_from_each_fit():
+    model = trained()
     schedule = kprune.PolynomialSchedule(0.9, begin_step=3, end_step=20, frequency=8)
 
     def expected(step):  # due at 3, 11, 19 and 20 of this fit, which begins at 24
@@ -456,22 +452,23 @@ def test_start_fit_counts_from_each_fit(whole):
         return max(0.75, polynomial(due, final=0.9, begin=3, end=20))
 
     ours = kprune.PruningCallback(schedule, start="fit")
-    fit(whole, ours, Spy(expected))
+    fit(model, ours, Spy(expected))
 
-    assert counts(whole) == {"hidden": 86, "head": 43}
+    assert counts(model) == {"hidden": 86, "head": 43}
     assert ours.finished
 
 
-def test_a_lost_counter_never_lowers_sparsity(whole):
-    masks = [entry.numpy() for entry in whole.variables if entry.dtype == "bool"]
-    kprune.set_clock(whole, 0)
+def test_a_lost_counter_never_lowers_sparsity():
+    model = trained()
+    masks = [entry.numpy() for entry in model.variables if entry.dtype == "bool"]
+    kprune.set_clock(model, 0)
 
-    fit(whole, pruning(), Spy(lambda step: 0.75))
+    fit(model, pruning(), Spy(lambda step: 0.75))
 
-    kept = [entry.numpy() for entry in whole.variables if entry.dtype == "bool"]
+    kept = [entry.numpy() for entry in model.variables if entry.dtype == "bool"]
     for before, after in zip(masks, kept, strict=True):
         np.testing.assert_array_equal(before, after)
-    assert clock_of(whole) == 24
+    assert clock_of(model) == 24
 
 
 class StripAt(keras.callbacks.Callback):
@@ -651,8 +648,17 @@ class StopAtEpoch(keras.callbacks.Callback):
 
 
 @pytest.mark.filterwarnings("ignore:Your input ran out of data")
-@pytest.mark.parametrize("start", ["model", "fit"])
-@pytest.mark.parametrize("kind", ["accumulated", "overflowing", "unknown_length"])
+@pytest.mark.parametrize(
+    ("kind", "start"),
+    [
+        ("accumulated", "fit"),
+        ("overflowing", "model"),
+        ("unknown_length", "fit"),
+        pytest.param("accumulated", "model", marks=pytest.mark.slow),
+        pytest.param("overflowing", "fit", marks=pytest.mark.slow),
+        pytest.param("unknown_length", "model", marks=pytest.mark.slow),
+    ],
+)
 def test_a_plan_survives_where_batches_are_not_steps(kind, start, tmp_path):
     x, y = data(10)  # an epoch is no multiple of four batches
     options = {"x": x, "y": y, "batch_size": BATCH}

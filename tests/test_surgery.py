@@ -1,7 +1,3 @@
-import os
-import pathlib
-import subprocess
-import sys
 import textwrap
 
 import keras
@@ -23,7 +19,8 @@ from tests.layer_cases import (
     values,
     zeros_of,
 )
-from tests.training_helpers import OwnStep
+from tests.processes import run_script
+from tests.training_helpers import OwnStep, build_optimizer
 
 X, Y = normal(6)(32), normal(3)(32)
 
@@ -38,6 +35,7 @@ def train(model, sparsity=0.75, epochs=2):
     """Trains four steps an epoch, to the target at the sixth."""
     if not model.compiled:
         model.compile("adam", "mse")
+    build_optimizer(model)
     schedule = kprune.PolynomialSchedule(sparsity, end_step=6, frequency=4)
     return model.fit(
         X,
@@ -334,8 +332,8 @@ def test_subclassed_model_loads_in_another_process(tmp_path):
         print("sparsity", kprune.summary(model, None).sparsity)
     """
 
-    run(common + save, tmp_path)
-    done = run(common + load, tmp_path)
+    run_script(common + save, folder=tmp_path)
+    done = run_script(common + load, folder=tmp_path)
 
     assert "sparsity 0.5" in done.stdout, done.stderr
 
@@ -359,20 +357,6 @@ USER_MODULE = """
         def get_config(self):
             return super().get_config()
 """
-
-
-def run(script, folder):
-    """Runs a script in a folder, in a process of its own."""
-    return subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(script)],
-        cwd=folder,
-        capture_output=True,
-        text=True,
-        env={**os.environ, "PYTHONPATH": f"{folder}:{REPOSITORY}"},
-    )
-
-
-REPOSITORY = pathlib.Path(kprune.__file__).parents[1]
 
 
 class WithoutConfig(keras.Model):
@@ -966,14 +950,13 @@ def test_quantized_and_adapted_layers_stay_dense():
 # Other libraries and strategies
 
 
-def test_tf_keras_model_is_refused(tmp_path):
-    done = run(
+def test_tf_keras_model_is_refused():
+    done = run_script(
         """
         import kprune, tf_keras
         model = tf_keras.Sequential([tf_keras.layers.Dense(2, input_shape=(3,))])
         kprune.prune(model)
-        """,
-        tmp_path,
+        """
     )
 
     assert "TypeError: The model is a tf_keras (Keras 2) model; kprune works" in (
@@ -990,8 +973,8 @@ def test_other_backend_is_refused(monkeypatch):
             function(model)
 
 
-def test_model_of_a_mirrored_strategy_stays_mirrored(tmp_path):
-    done = run(
+def test_model_of_a_mirrored_strategy_stays_mirrored():
+    done = run_script(
         """
         import numpy as np, tensorflow as tf, keras, kprune
         cpu = tf.config.list_physical_devices("CPU")[0]
@@ -1007,8 +990,7 @@ def test_model_of_a_mirrored_strategy_stays_mirrored(tmp_path):
             for v in new.variables:
                 assert len(strategy.experimental_local_results(v.value)) == 2, v
         print("mirrored")
-        """,
-        tmp_path,
+        """
     )
 
     assert "mirrored" in done.stdout, done.stderr

@@ -1,8 +1,6 @@
 """Every kind of training that Keras offers, with exact zeros all the way."""
 
 import dataclasses
-import subprocess
-import sys
 from collections.abc import Callable
 
 import keras
@@ -12,6 +10,7 @@ import tensorflow as tf
 
 import kprune
 from kprune.mask_store import clock_of
+from tests.processes import run_script
 from tests.training_helpers import (
     BATCH,
     BATCHES,
@@ -107,6 +106,10 @@ ROWS = {
 }
 
 
+# Pairs of what other rows train with alone; `ema` is what the averages are tested on.
+IN_THE_SLOW_RUN = {"mixed_float16_jit", "ema", "ema_mixed_float16", "accumulation_jit"}
+
+
 def train(row, **options):
     """Trains as a row says, watched before and after; returns model and spies."""
     keras.config.set_dtype_policy(row.policy)
@@ -130,7 +133,13 @@ def train(row, **options):
     return model, spies, history.history
 
 
-@pytest.mark.parametrize("name", ROWS)
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=pytest.mark.slow if name in IN_THE_SLOW_RUN else ())
+        for name in ROWS
+    ],
+)
 def test_zeros_are_exact_in_every_hook_of_every_training(name):
     row = ROWS[name]
 
@@ -417,10 +426,8 @@ print("all replicas agree")
 """
 
 
-@pytest.mark.parametrize("replicas", [2, 4])
+@pytest.mark.parametrize("replicas", [2, pytest.param(4, marks=pytest.mark.slow)])
 def test_replicas_of_a_mirrored_strategy_stay_equal(replicas):
-    run = subprocess.run(
-        [sys.executable, "-c", REPLICAS, str(replicas)], capture_output=True, text=True
-    )
+    done = run_script(REPLICAS, replicas)
 
-    assert "all replicas agree" in run.stdout, run.stderr[-3000:]
+    assert "all replicas agree" in done.stdout, done.stderr[-3000:]

@@ -42,9 +42,19 @@ class OwnStep(keras.Model):
         return {"loss": self.metrics[0].result(), "own": 1.0}
 
 
+def build_optimizer(model):
+    """Makes the optimizer's variables of a model that is compiled and built.
+
+    Keras would make them while it traces the first step, and trace it once more.
+    """
+    if model.built and not model.optimizer.built:
+        model.optimizer.build(model.trainable_variables)
+
+
 def fit(model, *callbacks, epochs=2, verbose=0, **options):
     """Trains a compiled model on `data()`, without a word."""
     x, y = data()
+    build_optimizer(model)
     return model.fit(
         x,
         y,

@@ -17,7 +17,7 @@ from kprune.export.provenance import files_sha256, kprune_version
 from kprune.export.report import ExportRecord, ExportReport, file_sizes
 from kprune.export.samples import draw_samples
 from kprune.export.saved_model import SavedModel
-from kprune.export.staging import MARK, check_target, replacing
+from kprune.export.staging import MARK, check_target, local_path, replacing
 from kprune.export.tflite import TFLite
 from kprune.export.verify import largest_difference, verify
 from kprune.quantize import dequantize, wrappers
@@ -56,23 +56,26 @@ def export(
             masks or shared weights is stripped first, with a warning. It is not
             changed.
         directory: String or path of the folder to write: new, empty, or an
-            earlier export of kprune.
+            earlier export of kprune. `~` is the home folder.
         formats: Names of formats, or objects such as `kprune.TFLite()` where
             options are wanted. Defaults to both, a SavedModel in
             `saved_model/` and `model.tflite`.
         data: Tuple of inputs and labels (whole numbers or one-hot rows), on which
-            the accuracy of the Keras model and of each file is measured.
-            Defaults to `None`, none is measured.
-        measure_latency: Bool, whether to time the Keras model and the files on
-            one row, in turns on this machine, for two seconds. Defaults to `False`.
+            the accuracy of the Keras model and of each file is measured. The class
+            is the largest output; of a single one, whether it exceeds 0.5, which
+            has to be a probability then. Defaults to `None`, none is measured.
+        measure_latency: Bool, whether to time the Keras model (compiled, as
+            `predict` runs it) and the files on one row, in turns on this machine,
+            for two seconds. Defaults to `False`.
 
     Returns:
         An `ExportReport`, which is also saved as `export.json`.
 
     Raises:
         TypeError: If `model` is not a Keras 3 model, or `formats` no formats.
-        ValueError: If the model is unbuilt, a format is unknown or given twice,
-            or `data` or an option of a format does not fit the model.
+        ValueError: If the model is unbuilt, `directory` is no path of this machine,
+            a format is unknown or given twice, or `data` or an option of a format
+            does not fit the model.
         FileExistsError: If `directory` is a file or a folder with other content.
         ExportError: If a weight is NaN, a format cannot hold the model, a file
             differs from the model, or writing fails.
@@ -85,7 +88,7 @@ def export(
     >>> report.weights, report.records[0].format
     (8, 'TFLite')
     """
-    directory = os.path.abspath(os.fspath(directory))
+    directory = local_path(directory)
     formats = _resolve(formats)
     _check_model(model)
     check_target(directory, [MARK, *(format.file for format in formats)])
@@ -104,7 +107,7 @@ def export(
                 record, runs[format.file] = _write(format, forward, samples, staged)
                 path = os.path.join(directory, format.file)
                 records.append(dataclasses.replace(record, path=path))
-            figures = _measure(runs, samples, data, measure_latency)
+            figures = _measure(forward, runs, samples, data, measure_latency)
             report = _report(model, records, figures, notes)
             with open(os.path.join(staged, MARK), "w", encoding="utf-8") as file:
                 json.dump(report.to_dict(), file, indent=2)
@@ -202,7 +205,7 @@ def _samples_of(format, forward, samples):
     return rounded, max(largest_difference(a, b) for (_, a), (_, b) in pairs)
 
 
-def _measure(runs, samples, data, measure_latency):
+def _measure(forward, runs, samples, data, measure_latency):
     """Returns accuracy and latency by name of file, as far as they are wanted."""
     figures = {name: {} for name in runs}
     if data is not None:
@@ -210,7 +213,9 @@ def _measure(runs, samples, data, measure_latency):
             figures[name]["accuracy"] = measure.accuracy(run, batch, *data)
     if measure_latency:
         one_row = samples[0][0]
-        times = measure.latencies({n: run for n, (run, _) in runs.items()}, one_row)
+        functions = {name: run for name, (run, _) in runs.items()}
+        with forward.compiled() as functions["Keras"]:
+            times = measure.latencies(functions, one_row)
         for name, milliseconds in times.items():
             figures[name]["latency_ms"] = milliseconds
     return figures

@@ -3,8 +3,11 @@
 import contextlib
 import dataclasses
 import logging
+import math
+import numbers
 import os
 import sys
+import threading
 
 from kprune.registry import Configurable
 
@@ -70,14 +73,14 @@ class Format(Configurable):
     `@register("formats")`, a format can be asked for by name.
 
     Args:
-        tolerance: Float above 0, the largest difference allowed between the
+        tolerance: Finite float above 0, the largest difference allowed between the
             file's outputs and Keras' own, relative to the largest absolute
             value of an output. Defaults to `None`: 1e-4 for models that compute
             in float32, 2e-2 for float16 and 1e-1 for bfloat16, whose rounding
             alone moves the outputs of a deep network that far.
 
     Raises:
-        ValueError: If `tolerance` is not above 0.
+        ValueError: If `tolerance` is no finite number above 0.
 
     Example:
     >>> from kprune.export import TFLite
@@ -88,7 +91,7 @@ class Format(Configurable):
     file = None
 
     def __init__(self, tolerance=None):
-        if tolerance is not None and not tolerance > 0:
+        if tolerance is not None and not _is_tolerance(tolerance):
             raise ValueError(
                 f"tolerance is {tolerance!r}, expected a number above 0 (relative to "
                 "the size of the outputs) or None for the default of the model's dtype."
@@ -187,28 +190,76 @@ class Format(Configurable):
         return {"tolerance": self.tolerance}
 
 
+def _is_tolerance(given):
+    is_number = isinstance(given, numbers.Real) and not isinstance(given, bool)
+    return is_number and given > 0 and math.isfinite(given)
+
+
 @contextlib.contextmanager
 def quiet():
     """Silences TensorFlow's logger and what native code prints.
 
     The converter reports each failed attempt in hundreds of lines that no
-    Python stream sees. Errors arrive as exceptions all the same.
+    Python stream sees. Errors arrive as exceptions all the same. The streams are
+    those of the process: what other threads print meanwhile is lost, too.
 
     Example:
     >>> with quiet():
     ...     _ = os.system("echo noise")
     """
-    sys.stdout.flush()
-    sys.stderr.flush()
-    logger = logging.getLogger("tensorflow")
-    with contextlib.ExitStack() as stack:
-        stack.callback(logger.setLevel, logger.level)
-        logger.setLevel(logging.ERROR)
-        nowhere = os.open(os.devnull, os.O_WRONLY)
-        stack.callback(os.close, nowhere)
-        for stream in (1, 2):
-            saved = os.dup(stream)
-            stack.callback(os.close, saved)
-            stack.callback(os.dup2, saved, stream)
-            os.dup2(nowhere, stream)
+    with _silence:
         yield
+
+
+class _Silence:
+    """Begins with the first thread that asks for it and ends with the last.
+
+    Each on its own would take the silence of another for the stream to give back.
+    """
+
+    def __init__(self):
+        self._lock = threading.Lock()
+        self._users = 0
+        self._undo = contextlib.ExitStack()
+
+    def __enter__(self):
+        with self._lock:
+            if not self._users:
+                with contextlib.ExitStack() as stack:
+                    _begin_silence(stack)
+                    self._undo = stack.pop_all()
+            self._users += 1
+
+    def __exit__(self, *_):
+        with self._lock:
+            self._users -= 1
+            if not self._users:
+                self._undo.close()
+
+
+_silence = _Silence()
+
+
+def _begin_silence(stack):
+    logger = logging.getLogger("tensorflow")
+    stack.callback(logger.setLevel, logger.level)
+    logger.setLevel(logging.ERROR)
+    for stream in (sys.stdout, sys.stderr):
+        # A process without a console has none; a closed one has nothing to flush.
+        if stream is not None and not stream.closed:
+            stream.flush()
+    saved = {stream: os.dup(stream) for stream in (1, 2) if _is_open(stream)}
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    stack.callback(os.close, nowhere)
+    for stream, copy in saved.items():
+        stack.callback(os.close, copy)
+        stack.callback(os.dup2, copy, stream)
+        os.dup2(nowhere, stream)
+
+
+def _is_open(descriptor):
+    try:
+        os.fstat(descriptor)
+    except OSError:
+        return False
+    return True

@@ -50,7 +50,8 @@ def convert(forward, quantization=None, rows=None, integer_io=False, batches=(No
                 return _run(converter), batch or forward.fixed_batch
             except Exception as error:
                 failure = error
-    raise refusal(forward, _reason(str(failure)), quantization) from failure
+    reason = _unknown_numbers(forward.model) or _reason(str(failure))
+    raise refusal(forward, reason, quantization) from failure
 
 
 def _converter(forward, batch, quantization):
@@ -175,6 +176,27 @@ _ALTERNATIVES = {
     "int16x8": "Use kprune.TFLite('int8', ...), which knows more operators, or "
     "kprune.TFLite('dynamic_range').",
 }
+
+
+def _unknown_numbers(model):
+    """Says which layers compute in numbers that LiteRT has few operators for."""
+    found = model._flatten_layers(include_self=False)
+    layers = {x.name: x for x in found if x.weights}
+    wide = [n for n, x in layers.items() if x.compute_dtype == "float64"]
+    if wide:
+        return (
+            f"{', '.join(wide)} compute in float64, for which LiteRT has few "
+            "operators. Build the model anew with dtype='float32', and carry the "
+            "weights over with new.set_weights(old.get_weights())"
+        )
+    whole = [n for n, x in layers.items() if getattr(x, "quantization_mode", None)]
+    if whole:
+        return (
+            f"{', '.join(whole)} were quantized by Keras, with operators of its own. "
+            "Export the model as it was before model.quantize, for example with "
+            "kprune.TFLite('int8', representative_data=...)"
+        )
+    return ""
 
 
 def _reason(message):

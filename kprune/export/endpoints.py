@@ -13,7 +13,10 @@ from kprune.export.interface import declared_inputs
 from kprune.layer_graph import nodes_of
 
 DEFAULT = "serving_default"
-_TAKEN = {DEFAULT, "serve", "state", "tables", "decoder", "streams", "weights"}
+_TAKEN = {
+    *(DEFAULT, "serve", "state", "tables", "signatures"),
+    *("decoder", "streams", "weights", "is_decoded"),
+}
 
 
 def check_signatures(signatures):

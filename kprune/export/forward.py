@@ -5,16 +5,21 @@ calls the model without changing it, and traces it into a `tf.Module` that holds
 what the trace reads and nothing else.
 """
 
+import contextlib
+import re
+
 import keras
 import numpy as np
 import tensorflow as tf
 from keras import tree
+from keras.layers import InputLayer
 
 from kprune.export.base import ExportError
 from kprune.export.interface import input_structure, output_names
 
 # In order of preference, for models that record the shapes of their inputs only.
 _GUESSED_DTYPES = ("float32", "int32", "string")
+_SCOPE = re.compile(r"[A-Za-z0-9_.\\/>-]*")
 
 
 class Forward:
@@ -47,6 +52,7 @@ class Forward:
     def __init__(self, model):
         self.model = model
         self.kept = {}
+        _check_layer_names(model)
         structure = input_structure(model)
         self.fixed_batch = _fixed_batch(model, structure)
         self._find_arguments(structure)
@@ -54,11 +60,12 @@ class Forward:
 
     def _find_arguments(self, structure):
         failures = []
-        for dtype in _GUESSED_DTYPES if structure.dtypes is None else (None,):
-            self.arguments = structure.specs(dtype, self.fixed_batch)
+        for dtype, batch, another in _attempts(structure, self.fixed_batch):
+            self.arguments, self.fixed_batch = structure.specs(dtype, batch), batch
             self._traces = {}
             try:
                 self._trace()
+                self._trace(another)
             except Exception as error:
                 failures.append(error)
             else:
@@ -100,6 +107,25 @@ class Forward:
         with keras.StatelessScope(state_mapping=weights):
             outputs = self.model(*self.pack(arrays), training=False)
         return {name: np.asarray(x) for name, x in self.named(outputs).items()}
+
+    @contextlib.contextmanager
+    def compiled(self):
+        """Gives a function like this object that runs as `predict` does, compiled.
+
+        Its calls move the state of a stateful model, which is put back on exit.
+        """
+        trace = self._trace()
+        state = [(v, v.numpy()) for v in self.variables() if not v.trainable]
+
+        def run(arrays):
+            outputs = self.named(trace(*self.pack(arrays)))
+            return {name: x.numpy() for name, x in outputs.items()}
+
+        try:
+            yield run
+        finally:
+            for variable, value in state:
+                variable.assign(value)
 
     def pack(self, arrays):
         """Turns a dict of arrays by input name into the model's arguments."""
@@ -189,6 +215,38 @@ class Forward:
         if batch is None:
             return self.arguments
         return tree.map_structure(lambda s: _with_batch(s, batch), self.arguments)
+
+
+def _attempts(structure, fixed_batch):
+    """Yields the type, the batch size to try, and another one that has to do, too.
+
+    A declared batch is opened if the model does not need it, as where it is reshaped
+    to, which tracing for an open one does not show.
+    """
+    if structure.dtypes is None:
+        yield from ((dtype, fixed_batch, None) for dtype in _GUESSED_DTYPES)
+        return
+    declared = structure.shapes[0][0]
+    if declared != fixed_batch:
+        yield None, None, declared + 1
+    yield None, declared, None
+
+
+def _check_layer_names(model):
+    """Raises if TensorFlow takes a layer's name for no scope of a graph.
+
+    Before anything is traced: a call that fails there leaves the scopes around it
+    open, so that weights made later have strange paths. Inputs have no scope.
+    """
+    layers = (x for x in model._flatten_layers() if not isinstance(x, InputLayer))
+    wrong = [x.name for x in layers if not _SCOPE.fullmatch(x.name)]
+    if wrong:
+        raise ExportError(
+            f"Model {model.name!r} has layers named {', '.join(map(repr, wrong))}. "
+            "TensorFlow traces names of letters a to z, digits, '_', '.', '-' and '>' "
+            "alone. Rename them: layer.name = ... before exporting, or name=... "
+            "where the model is built."
+        )
 
 
 def _fixed_batch(model, structure):

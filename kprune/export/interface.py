@@ -153,7 +153,8 @@ def _identifiers(names, prefix):
         name = re.sub(r"[^0-9A-Za-z_]", "_", name)
         if not name[:1].isalpha():
             name = f"{prefix}_{name.lstrip('_')}"
-        if keyword.iskeyword(name):
+        # Signatures take inputs as arguments of a method.
+        if keyword.iskeyword(name) or name == "self":
             name += "_"
         candidates = itertools.chain(
             [name], (f"{name}_{i}" for i in itertools.count(1))

@@ -1,5 +1,7 @@
 """TFLite files in LiteRT's interpreter, fed and read in real numbers."""
 
+import contextlib
+
 import numpy as np
 
 from kprune.export.base import quiet
@@ -26,11 +28,17 @@ def load(source):
         interpreter = Interpreter(**{given: source})
         runner = interpreter.get_signature_runner()
     wanted, returned = runner.get_input_details(), runner.get_output_details()
+    planned = None
 
     def run(inputs):
+        nonlocal planned
         fed = {name: _quantized(inputs[name], wanted[name]) for name in wanted}
-        with quiet():
+        shapes = [array.shape for array in fed.values()]
+        # Memory is planned for each new shape, and that is what prints. Silence
+        # takes longer than a small model, so that other calls go without.
+        with contextlib.nullcontext() if shapes == planned else quiet():
             outputs = runner(**fed)
+        planned = shapes
         return {name: _real(x, returned[name]) for name, x in outputs.items()}
 
     shapes = [detail["shape_signature"] for detail in wanted.values()]

@@ -106,10 +106,11 @@ class _Making:
         self.notes += quantized.check_constants(contents, reference)
         if mode in conversion.CALIBRATED:
             self._note_float_operators(contents)
+            self.notes += quantized.few_rows(rows)
         if self.format.tolerance is None:
             rows = quantized.joined(self._inputs()) if rows is None else rows
-            error = quantized.check_answers(self.forward, content, rows, mode)
-            self.notes.append(_ERROR_NOTE.format(error=error))
+            error, notes = quantized.check_answers(self.forward, content, rows, mode)
+            self.notes += [_ERROR_NOTE.format(error=error), *notes]
         return content
 
     def _in_four_bits(self, plain):

@@ -35,18 +35,16 @@ def check_data(forward, data):
     >>> labels
     array([1, 2])
     """
-    try:
-        inputs, labels = data
-    except (TypeError, ValueError):
+    if not isinstance(data, (tuple, list)) or len(data) != 2:
         raise ValueError(
             f"data is a {type(data).__name__}, expected a tuple of inputs and labels "
             "to measure the accuracy on: data=(x_test, y_test)."
-        ) from None
+        )
+    inputs, labels = data
     if len(forward.inputs) == 1 and not isinstance(inputs, dict):
         inputs = np.asarray(inputs)
     inputs = name_arrays(inputs, forward, "data")
-    types = {spec.name: spec.dtype.as_numpy_dtype for spec in forward.inputs}
-    inputs = {name: np.asarray(x, types[name]) for name, x in inputs.items()}
+    inputs = {x.name: _as_input(inputs[x.name], x) for x in forward.inputs}
     labels, classes = _labels(labels)
     counts = {len(x) for x in (*inputs.values(), labels)}
     if labels.ndim != 1 or len(counts) > 1 or not labels.size:
@@ -56,6 +54,23 @@ def check_data(forward, data):
         )
     _check_classes(labels, classes, _columns(forward, inputs))
     return inputs, labels
+
+
+def _as_input(array, spec):
+    is_number = array.dtype.kind in "biuf" or "float" in array.dtype.name
+    if not is_number and spec.dtype.name != "string":
+        raise ValueError(
+            f"data has inputs {spec.name!r} of type {array.dtype}, expected numbers "
+            f"({spec.dtype.name}). Convert them as you do before model.predict."
+        )
+    array = np.asarray(array, spec.dtype.as_numpy_dtype)
+    wrong = spec.dtype.is_floating and np.isnan(array.astype("float64")).sum()
+    if wrong:
+        raise ValueError(
+            f"data has inputs {spec.name!r} of which {wrong} values are NaN, so that "
+            "the outputs say nothing. Leave such rows out."
+        )
+    return array
 
 
 def _labels(labels):

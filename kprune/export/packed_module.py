@@ -20,23 +20,32 @@ _WORDS = {2: tf.int16, 4: tf.int32, 8: tf.int64}
 class Decoder(tf.saved_model.experimental.TrackableResource):
     """Fills weights when a file is loaded.
 
-    A module that is to be saved has to track `streams` and `weights` beside it:
-    resources do not track what they hold.
+    A module that is to be saved has to track `streams`, `weights` and `is_decoded`
+    beside it: resources do not track what they hold.
 
     Args:
         packed: List of `kprune.export.packing.PackedWeight`s, at least one.
+        trainable: List of bools, whether each weight is to be trained. Defaults to
+            `None`, all.
 
     Attributes:
         streams: `tf.Variable` of strings, what a file holds.
+        is_decoded: `tf.Variable` of a bool. A model that is loaded and saved again
+            holds its weights plain, which may have changed: nothing is decoded then.
         weights: List of `tf.Variable`s, in the order of `packed`.
     """
 
-    def __init__(self, packed):
+    def __init__(self, packed, trainable=None):
         super().__init__()
+        trainable = trainable or [True] * len(packed)
         streams = [weight.stream for weight in packed]
         with tf.device("CPU"):
-            self.streams = tf.Variable(streams)
-        self.weights = [_unsaved_variable(w.dtype, w.shape) for w in packed]
+            self.streams = tf.Variable(streams, trainable=False)
+            self.is_decoded = tf.Variable(False, trainable=False)
+        self.weights = [
+            _unsaved_variable(w.dtype, w.shape, is_trained)
+            for w, is_trained in zip(packed, trainable, strict=True)
+        ]
         self._packed = packed
         self._name = f"kprune_{hashlib.sha256(b''.join(streams)).hexdigest()[:16]}"
 
@@ -45,6 +54,10 @@ class Decoder(tf.saved_model.experimental.TrackableResource):
         return tf.raw_ops.VarHandleOp(dtype=tf.bool, shape=[], shared_name=self._name)
 
     def _initialize(self):
+        # Decoding returns what a branch may return.
+        tf.cond(self.is_decoded, lambda: True, self._decode)
+
+    def _decode(self):
         streams = self.streams.read_value()
         by_encoding = {}
         for index, weight in enumerate(self._packed):
@@ -57,11 +70,12 @@ class Decoder(tf.saved_model.experimental.TrackableResource):
                 variable = self.weights[index]
                 value = tf.bitcast(words.read(place), variable.dtype)
                 variable.assign(tf.reshape(value, variable.shape))
+        return self.is_decoded.assign(True)
 
 
-def _unsaved_variable(dtype, shape):
+def _unsaved_variable(dtype, shape, trainable):
     """Returns a variable that a SavedModel declares and holds no value of."""
-    variable = tf.Variable(tf.zeros(shape, dtype), trainable=False)
+    variable = tf.Variable(tf.zeros(shape, dtype), trainable=trainable)
     export = variable._export_to_saved_model_graph
 
     def export_unsaved(object_map, **kwargs):

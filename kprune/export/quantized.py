@@ -29,7 +29,19 @@ _CUT_OFF_NOTE = (
     "{cut_off:,} values of {name} are beyond the range that representative_data "
     "reaches and were cut off; rows that use more of the vocabulary mend that"
 )
+_COARSE_NOTE = (
+    "output {name!r} has {steps:.2g} steps of int8 or int16 from its smallest value to "
+    "its largest, {low:.2g} to {high:.2g}, which is too few to tell rows apart: export "
+    "the logits that come before a sigmoid or softmax, or use 'float16'"
+)
+_FEW_ROWS_NOTE = (
+    "calibrated and compared on {rows} different rows of representative_data, which "
+    "proves little: values beyond their range are cut off; a few hundred rows of the "
+    "training data mend that"
+)
 _COMPARED_ROWS = 32
+_FEWEST_ROWS = 16
+_FEWEST_STEPS = 16
 _HALF_STEP = 0.5 + 1e-3
 _FLOAT16_ROUNDING = 2.0**-11
 _SMALLEST_FLOAT16 = 2.0**-24
@@ -118,7 +130,9 @@ def check_answers(forward, content, rows, quantization):
     """Compares a quantized file's answers with the model's over many rows.
 
     The error is the root of the mean square of the difference, relative to the
-    output's standard deviation over all rows and entries.
+    output's standard deviation over all rows and entries. Rounding to the output's
+    own step is not counted, however large: it is no sign of anything being wrong, but
+    may leave little of the output, which is noted.
 
     Args:
         forward: The model's `kprune.export.forward.Forward`.
@@ -127,10 +141,12 @@ def check_answers(forward, content, rows, quantization):
         quantization: The mode, a key of `LARGEST_ERROR`.
 
     Returns:
-        Float, the largest error of an output.
+        Float, the largest error of an output, and a list of strings, what the reader
+        of the report should know.
 
     Raises:
-        ExportError: If an error is larger than `LARGEST_ERROR` allows.
+        ExportError: If an error is larger than `LARGEST_ERROR` allows, or an output
+            has no axis for rows.
     """
     most = max(_COMPARED_ROWS, forward.fixed_batch or 1)
     rows = {name: x[:most] for name, x in rows.items()}
@@ -139,16 +155,44 @@ def check_answers(forward, content, rows, quantization):
     outputs = _answers(run, rows, batch or count)
     with computing_in_float32(forward.model):
         expected = _answers(forward, rows, forward.fixed_batch or count)
-    contents, largest = litefile.read(content), 0.0
+    contents, largest, notes = litefile.read(content), 0.0, []
     for name, reference in expected.items():
         if reference.dtype.kind != "f":
             continue
         error, spread = _error(outputs[name], reference), _spread(reference)
-        # Rounding to the output's own step is no sign of anything being wrong.
-        if not error - contents.step(name) <= LARGEST_ERROR[quantization] * spread:
+        step = contents.step(name)
+        if not error - step <= LARGEST_ERROR[quantization] * spread:
             raise _too_far(forward, name, error / spread, quantization)
         largest = max(largest, error / spread)
-    return largest
+        notes += _coarse(name, reference, step)
+    return largest, notes
+
+
+def _coarse(name, reference, step):
+    low, high = float(reference.min()), float(reference.max())
+    if high - low < _FEWEST_STEPS * step:
+        steps = (high - low) / step
+        yield _COARSE_NOTE.format(name=name, steps=steps, low=low, high=high)
+
+
+def few_rows(rows):
+    """Says so if calibration has few different rows to go by.
+
+    Args:
+        rows: Dict by input name of arrays of shape `(rows, ...)`.
+
+    Returns:
+        List of at most one string, what the reader of the report should know.
+
+    Example:
+    >>> len(few_rows({"x": np.zeros((100, 3))})), few_rows({"x": np.eye(20)})
+    (1, [])
+    """
+    count = len(next(iter(rows.values())))
+    different = {tuple(x[i].tobytes() for x in rows.values()) for i in range(count)}
+    if len(different) >= _FEWEST_ROWS:
+        return []
+    return [_FEW_ROWS_NOTE.format(rows=len(different))]
 
 
 def joined(batches):
@@ -157,7 +201,15 @@ def joined(batches):
 
 
 def _answers(run, rows, size):
-    return joined([run(batch) for batch in cut_batches(rows, size)])
+    batches = [run(batch) for batch in cut_batches(rows, size)]
+    without = [repr(name) for name, array in batches[0].items() if not array.ndim]
+    if without:
+        raise ExportError(
+            f"The output {', '.join(without)} has no axis for rows, and rounded files "
+            "are compared row by row. Let the model return a value for each row, or "
+            "set the limit yourself with tolerance=, relative to the largest output."
+        )
+    return joined(batches)
 
 
 def _error(outputs, reference):

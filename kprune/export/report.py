@@ -66,7 +66,8 @@ class ExportReport:
         notes: Tuple of strings about the export as a whole.
         kprune_version: String, the version that wrote the files.
         accuracy: Float in [0, 1] or `None`, of the Keras model on the data given.
-        latency_ms: Float or `None`, of the Keras model, as in `ExportRecord`.
+        latency_ms: Float or `None`, of the Keras model, compiled, as in
+            `ExportRecord`.
 
     Example:
     >>> record = ExportRecord("TFLite", "out/model.tflite", 2124, 1490, 6e-8)

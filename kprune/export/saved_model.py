@@ -27,9 +27,14 @@ _DECODER_BYTES = 14_000
 _STAYS_PLAIN = (
     "written plain: packing, which shrinks large weights with zeros, saves nothing here"
 )
+_LARGER_THAN_PLAIN = (
+    "{packed:,} bytes, where the plain file of kprune.SavedModel(packed=None) takes "
+    "{plain:,}: the weights are too small for what decodes them"
+)
 _NEEDS_TENSORFLOW = (
     "decoded by TensorFlow when it is loaded; tools that read the variables from the "
-    "folder themselves need the plain file of kprune.SavedModel(packed=None)"
+    "folder themselves, and loading in the scope of a MirroredStrategy, need the plain "
+    "file of kprune.SavedModel(packed=None)"
 )
 
 
@@ -49,7 +54,9 @@ class SavedModel(Format):
     value keeps every bit, unless it is rounded as asked for. Loading takes a little
     longer, and the memory of the packed bytes beside that of the weights. Converters
     that load the file with TensorFlow take it, TFLite's among them; tools that read
-    the variables from the folder themselves need a plain one.
+    the variables from the folder themselves need a plain one, and so does loading in
+    the scope of a `tf.distribute.MirroredStrategy`. A loaded file can be trained
+    further; saved again, it holds all of its weights plain beside the packed ones.
 
     The file is compared bit for bit with what was to be stored: weights, lookup
     tables, and the folder's bytes between writing and loading.
@@ -127,6 +134,7 @@ class SavedModel(Format):
 
     def write(self, forward, path):
         """Writes the folder; see `Format.write`."""
+        _check_path(path)
         content = self._content(forward)
         dense = bytes_of(content.variables)
 
@@ -137,9 +145,8 @@ class SavedModel(Format):
         if content.packed:
             written = self._write_packed(forward, content, path)
             # A plain file is never smaller than its weights.
-            may_be_larger = self.packed == "auto" and file_bytes(path) >= dense
-            if may_be_larger and _replaced_by_smaller(path, save_plain):
-                written = None
+            if file_bytes(path) >= dense:
+                written = self._or_plain(written, path, save_plain)
         else:
             save_plain(path)
         if written is None:
@@ -150,14 +157,14 @@ class SavedModel(Format):
     def _write_packed(self, forward, content, path):
         variables, arrays = zip(*content.packed, strict=True)
         streams = pack(arrays, _DECODER_BYTES)
-        decoder = Decoder(streams)
+        decoder = Decoder(streams, [v.value.trainable for v in variables])
         handles = {
             id(variable.value.handle): weight.handle
             for variable, weight in zip(variables, decoder.weights, strict=True)
         }
         module, signatures = serving_module(content.endpoints, handles)
         module.decoder, module.streams = decoder, decoder.streams
-        module.weights = decoder.weights
+        module.weights, module.is_decoded = decoder.weights, decoder.is_decoded
         _save(forward, module, signatures, path)
         stored = sum(len(weight.stream) for weight in streams)
         return Written(
@@ -170,6 +177,24 @@ class SavedModel(Format):
             bound=math.ceil(content.bound),
             overhead_bytes=file_bytes(path) - stored - bytes_of(content.plain),
         )
+
+    def _or_plain(self, written, path, save_plain):
+        """Compares with a plain file, and takes it if it is smaller and allowed.
+
+        Graphs differ by more than can be said beforehand.
+        """
+        with tempfile.TemporaryDirectory(dir=os.path.dirname(path)) as scratch:
+            plain = os.path.join(scratch, "plain")
+            save_plain(plain)
+            sizes = {"packed": file_bytes(path), "plain": file_bytes(plain)}
+            if sizes["packed"] < sizes["plain"]:
+                return written
+            if self.packed != "auto":
+                note = _LARGER_THAN_PLAIN.format(**sizes)
+                return dataclasses.replace(written, notes=(*written.notes, note))
+            shutil.rmtree(path)
+            os.rename(plain, path)
+            return None
 
     @property
     def _packing(self):
@@ -239,16 +264,11 @@ def _save(forward, module, signatures, path):
             ) from error
 
 
-def _replaced_by_smaller(path, save):
-    """Saves a second folder, and keeps the smaller; tells whether that is the second.
-
-    Graphs differ by more than can be said beforehand.
-    """
-    with tempfile.TemporaryDirectory(dir=os.path.dirname(path)) as scratch:
-        second = os.path.join(scratch, "second")
-        save(second)
-        if file_bytes(path) < file_bytes(second):
-            return False
-        shutil.rmtree(path)
-        os.rename(second, path)
-        return True
+def _check_path(path):
+    patterns = sorted(({"[", "\\"} - {os.sep}) & set(path))
+    if patterns:
+        raise ExportError(
+            f"A SavedModel does not load from {path!r}: TensorFlow reads "
+            f"{' and '.join(patterns)} in a path as part of a pattern. Pass a folder "
+            "without them."
+        )

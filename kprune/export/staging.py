@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import re
 import shutil
 import uuid
 
@@ -11,11 +12,39 @@ from kprune.export.report import ExportReport
 MARK = "export.json"
 
 
+def local_path(directory):
+    """Returns the absolute path of a folder on this machine.
+
+    Args:
+        directory: String, bytes or path; `~` stands for the home folder.
+
+    Returns:
+        String.
+
+    Raises:
+        ValueError: If it is an address such as `"gs://bucket/out"`.
+
+    Example:
+    >>> local_path("/models/../out")
+    '/out'
+    """
+    path = os.fsdecode(directory)
+    # `pathlib` makes one slash of two. One letter is a drive.
+    if re.match(r"[A-Za-z][A-Za-z0-9+.-]+:/", path):
+        raise ValueError(
+            f"directory is {path!r}, expected a folder on this machine: an export "
+            "takes its place by renaming. Export to a local folder and copy that, for "
+            "example with tf.io.gfile."
+        )
+    return os.path.abspath(os.path.expanduser(path))
+
+
 def check_target(directory, files):
     """Raises unless `directory` may receive an export.
 
     It may if it does not exist, is empty, or holds an earlier export, which
-    `export.json` marks. Other files beside an earlier export are allowed, as
+    `export.json` marks; what a killed export left unfinished does not count. Other
+    files beside an earlier export are allowed, as
     long as none has the name of a file to be written.
 
     Args:
@@ -35,7 +64,7 @@ def check_target(directory, files):
             f"{directory!r} is a file (or a broken link), expected a folder to write "
             "the export into. Pass another path, or remove it."
         )
-    present = sorted(os.listdir(directory))
+    present = [x for x in sorted(os.listdir(directory)) if not _is_left(x, directory)]
     ours = previous_files(directory)
     if present and not ours:
         raise FileExistsError(
@@ -49,6 +78,12 @@ def check_target(directory, files):
             f"{directory!r} holds {_some(clashes)}, not written by kprune, where the "
             "export is to go. Move it away, or pass another folder."
         )
+
+
+def _is_left(name, directory):
+    """Tells whether a process that was killed left a folder of `replacing` behind."""
+    home = re.escape(os.path.basename(os.path.realpath(directory)))
+    return re.fullmatch(rf"\.{home}\.[0-9a-f]{{8}}\.new", name) is not None
 
 
 def _some(names):
@@ -72,9 +107,9 @@ def previous_files(directory):
     try:
         with open(os.path.join(directory, MARK), encoding="utf-8") as file:
             report = ExportReport.from_dict(json.load(file))
-    except (OSError, ValueError, TypeError, KeyError):
+        return {MARK, *(os.path.basename(record.path) for record in report.records)}
+    except (OSError, ValueError, TypeError, KeyError, RecursionError):
         return set()
-    return {MARK, *(os.path.basename(record.path) for record in report.records)}
 
 
 @contextlib.contextmanager

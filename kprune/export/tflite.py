@@ -99,11 +99,11 @@ class TFLite(Format):
     ):
         super().__init__(tolerance)
         self.quantization = quantization
-        self.sparse = sparse
+        self.sparse = _as_choice(sparse)
         self.representative_data = representative_data
         self.target = target
         self.integer_io = integer_io
-        devices.check_options(target, quantization, sparse)
+        devices.check_options(target, quantization, self.sparse)
         self._check_options()
         self.file = f"model_{quantization}.tflite" if quantization else "model.tflite"
         self._rows = weakref.WeakKeyDictionary()
@@ -125,10 +125,6 @@ class TFLite(Format):
             raise ValueError(
                 f"integer_io=True with quantization={self.quantization!r}: only "
                 "'int8' and 'int16x8' files have integers to give. Leave it out."
-            )
-        if self.sparse not in ("auto", True, False):
-            raise ValueError(
-                f"sparse is {self.sparse!r}, expected 'auto', True or False."
             )
         if self.sparse is True and self.quantization in ("dynamic_range", "int4"):
             raise ValueError(
@@ -238,3 +234,10 @@ class TFLite(Format):
         if forward not in self._rows:
             self._rows[forward] = take_rows(self.representative_data, forward)
         return self._rows[forward]
+
+
+def _as_choice(sparse):
+    """Returns `"auto"` or a bool, which 1 and NumPy's `True` are not."""
+    if sparse not in ("auto", True, False):
+        raise ValueError(f"sparse is {sparse!r}, expected 'auto', True or False.")
+    return sparse if sparse == "auto" else bool(sparse)

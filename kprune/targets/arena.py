@@ -8,6 +8,8 @@ first, each at the lowest place that is free as long as it lives.
 import dataclasses
 
 ALIGNMENT = 16
+# More steps than any model takes; a crafted file can ask for 2 to its subgraphs.
+_MOST_STEPS = 100_000
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,6 +67,9 @@ def plan_arena(subgraphs):
     Returns:
         An `ArenaPlan`.
 
+    Raises:
+        ValueError: If a subgraph runs itself, or they run each other too often.
+
     Example:
     >>> from kprune.litefile import Operator, Subgraph, Tensor
     >>> x, y = Tensor("x", "int8", (1, 20)), Tensor("y", "int8", (1, 3))
@@ -101,6 +106,12 @@ class _Lifetimes:
         self._mark(graph.inputs)
         for operator in graph.operators:
             self._step += 1
+            if self._step > _MOST_STEPS:
+                raise ValueError(
+                    f"The {len(self._subgraphs)} subgraphs of the TFLite file run each "
+                    f"other in more than {_MOST_STEPS:,} steps, so that no arena can "
+                    "be planned. It is damaged; export it again."
+                )
             self._mark(operator.outputs)
             for inner in operator.subgraphs:
                 self.walk(inner)

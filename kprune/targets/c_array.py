@@ -6,6 +6,20 @@ import re
 from kprune.litefile import read_bytes
 
 _PER_LINE = 12
+# Words of C and C++ up to C2x and C++20, and what compilers and programs name so.
+_WORDS = """
+    alignas alignof and and_eq asm auto bitand bitor bool break case catch char
+    char16_t char32_t char8_t class co_await co_return co_yield compl concept const
+    const_cast consteval constexpr constinit continue decltype default delete do
+    double dynamic_cast else enum explicit export extern false float for friend goto
+    if inline int linux long main mutable namespace new noexcept not not_eq nullptr
+    operator or or_eq private protected public register reinterpret_cast requires
+    restrict return short signed sizeof static static_assert static_cast std struct
+    switch template this thread_local throw true try typedef typeid typename typeof
+    typeof_unqual union unix unsigned using virtual void volatile wchar_t while xor
+    xor_eq
+"""
+_TAKEN = frozenset(_WORDS.split())
 _HEADER = """\
 #ifndef {guard}
 #define {guard}
@@ -52,7 +66,8 @@ def write_c_array(path, directory, name="model"):
         Pair of strings, the paths of `<name>.c` and `<name>.h`.
 
     Raises:
-        ValueError: If `name` is no name in C, or the file no TFLite file.
+        ValueError: If `name` is no name in C, or one that C or C++ takes for
+            itself, or the file no TFLite file.
 
     Example:
     >>> import pathlib, tempfile
@@ -70,6 +85,11 @@ def write_c_array(path, directory, name="model"):
         raise ValueError(
             f"name is {name!r}, expected a name in C: letters, digits and underscores, "
             "a letter first."
+        )
+    if name in _TAKEN:
+        raise ValueError(
+            f"name is {name!r}, a word that C or C++ keeps for itself, so that the "
+            f"files would not compile. Take another, such as '{name}_model'."
         )
     content = read_bytes(path)
     lines = (content[i : i + _PER_LINE] for i in range(0, len(content), _PER_LINE))

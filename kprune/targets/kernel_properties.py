@@ -6,10 +6,18 @@ import math
 import numpy as np
 from keras import layers
 
+from kprune.prunable import Selection, find_weights
+from kprune.targets.costs import applications
+
 _KINDS = {
     "dense": (layers.Dense,),
     "depthwise": (layers.DepthwiseConv2D, layers.DepthwiseConv1D),
     "convolution": (layers.Conv1D, layers.Conv2D, layers.Conv3D),
+    "transposed": (
+        layers.Conv1DTranspose,
+        layers.Conv2DTranspose,
+        layers.Conv3DTranspose,
+    ),
 }
 
 
@@ -20,16 +28,17 @@ class KernelProperties:
     Attributes:
         layer: String, name of the layer.
         kind: String: `"dense"`, `"pointwise"` (1x1 convolution), `"convolution"`,
-            `"depthwise"` or `"other"`.
+            `"depthwise"`, `"transposed"` (convolution) or `"other"`.
         size: Int, number of weights.
         sparsity: Float, the fraction of zeros.
         block_sparsity: Float, the fraction of zeros in blocks of 4 along the inputs
             that are zero as a whole; `None` for what is not dense.
         int8_block_sparsity: Float, the same for blocks of 16.
-        channels: Int, number of output channels.
-        zero_channels: Int, how many of them have only zeros.
+        channels: Int, number of output channels; `None` for other kinds, whose
+            axes may mean anything.
+        zero_channels: Int, how many of them have only zeros, or `None` likewise.
         multiply_adds: Int, what the layer costs for one example with all zeros
-            multiplied; 0 where it is not known.
+            multiplied; `None` where it is not known.
     """
 
     layer: str
@@ -38,13 +47,17 @@ class KernelProperties:
     sparsity: float
     block_sparsity: float | None
     int8_block_sparsity: float | None
-    channels: int
-    zero_channels: int
-    multiply_adds: int
+    channels: int | None
+    zero_channels: int | None
+    multiply_adds: int | None
 
 
 def kernel_properties(model, graph=None):
-    """Measures every kernel of a model.
+    """Measures every kernel of a model that can be read.
+
+    These are the weights that may be pruned (see `kprune.prunable`), recurrent ones
+    and embeddings among them, and depthwise kernels. What `model.quantize` has
+    packed, or LoRA split, is left out.
 
     Args:
         model: A built Keras model without masks.
@@ -60,44 +73,85 @@ def kernel_properties(model, graph=None):
     >>> [(k.kind, k.size, k.channels) for k in kernel_properties(model)]
     [('dense', 32, 4)]
     """
-    return list(_kernels(model, _positions(graph)))
-
-
-def _positions(graph):
-    """Returns how often each layer's kernel is applied to one example, by id."""
+    kernels = _kernels(model)
     found = {}
-    for call in graph.calls if graph else ():
-        shape = graph.shapes[call.outputs[0]]
-        # An open dimension counts once, so that shares stay comparable.
-        times = math.prod(size or 1 for size in shape[1:-1])
-        found[id(call.operation)] = found.get(id(call.operation), 0) + times
-    return found
+    for call, times in applications(graph, kernels) if graph else ():
+        found.setdefault(id(call.operation), []).append(times)
+    return [
+        _properties(layer, kernel, _sum(found.get(id(layer), [None])))
+        for layer, kernel in kernels
+    ]
 
 
-def _kernels(model, positions):
-    for layer in model._flatten_layers(include_self=False):
-        times = positions.get(id(layer), 0)
-        if isinstance(layer, (layers.SeparableConv1D, layers.SeparableConv2D)):
-            depthwise, pointwise = layer.depthwise_kernel, layer.pointwise_kernel
-            yield _properties(layer, "depthwise", depthwise, times)
-            yield _properties(layer, "pointwise", pointwise, times)
-        elif hasattr(layer, "kernel") and layer.built:
-            yield _properties(layer, _kind(layer), layer.kernel, times)
+def unknown_costs(model, graph=None):
+    """Lists what of a model has multiply-adds that are not known.
+
+    Args:
+        model: A built Keras model without masks.
+        graph: Its `LayerGraph`, or `None` if it has none.
+
+    Returns:
+        Tuple of strings, names of layers; without a graph, of the model.
+
+    Example:
+    >>> import keras
+    >>> model = keras.Sequential([layers.Dense(4)], name="net")
+    >>> unknown_costs(model)
+    ('net',)
+    """
+    if graph is None:
+        return (model.name,)
+    counts = applications(graph, _kernels(model))
+    return tuple(dict.fromkeys(call.name for call, times in counts if times is None))
 
 
-def _kind(layer):
+def unread_layers(model):
+    """Lists the layers whose kernels can't be read: quantized, or with LoRA.
+
+    Args:
+        model: A built Keras model.
+
+    Returns:
+        Tuple of strings, names of layers.
+    """
+    return tuple(
+        layer.name
+        for layer in model._flatten_layers(include_self=False)
+        if getattr(layer, "quantization_mode", None) is not None
+        or getattr(layer, "lora_enabled", False)
+    )
+
+
+def _kernels(model):
+    """Lists pairs (layer, variable); `only` asks for depthwise kernels by name."""
+    weights = find_weights(model, Selection(only=lambda layer: True), parents=())
+    return [
+        (weight.layer, weight.variable)
+        for weight in weights
+        if not weight.reason
+        or weight.variable is getattr(weight.layer, "depthwise_kernel", None)
+    ]
+
+
+def _sum(times):
+    return None if None in times else sum(times)
+
+
+def _kind(layer, kernel):
+    if kernel is getattr(layer, "depthwise_kernel", None):
+        return "depthwise"
+    if kernel is getattr(layer, "pointwise_kernel", None):
+        return "pointwise"
     is_convolution = isinstance(layer, (layers.Conv1D, layers.Conv2D))
     if is_convolution and set(layer.kernel_size) == {1}:
         return "pointwise"
     return next((k for k, types in _KINDS.items() if isinstance(layer, types)), "other")
 
 
-def _properties(layer, kind, kernel, times):
-    values = np.asarray(kernel)
-    # Each pair of input and multiplier is an output channel of depthwise kernels.
-    axes = 2 if kind == "depthwise" else 1
-    rows = values.reshape(-1, math.prod(values.shape[-axes:]))
-    is_dense = kind == "dense"
+def _properties(layer, kernel, times):
+    values, kind = np.asarray(kernel), _kind(layer, kernel)
+    is_dense, is_other = kind == "dense", kind == "other"
+    used = _by_channel(values, kind).any(axis=0)
     return KernelProperties(
         layer=layer.name,
         kind=kind,
@@ -105,10 +159,19 @@ def _properties(layer, kind, kernel, times):
         sparsity=1 - np.count_nonzero(values) / values.size,
         block_sparsity=block_sparsity(values, 4) if is_dense else None,
         int8_block_sparsity=block_sparsity(values, 16) if is_dense else None,
-        channels=rows.shape[1],
-        zero_channels=int(np.sum(~rows.any(axis=0))),
-        multiply_adds=values.size * times,
+        channels=None if is_other else used.size,
+        zero_channels=None if is_other else int(np.sum(~used)),
+        multiply_adds=None if times is None else values.size * times,
     )
+
+
+def _by_channel(values, kind):
+    """Returns a kernel as a matrix, one column for each output channel."""
+    if kind == "depthwise":  # each pair of input and multiplier is one
+        return values.reshape(-1, math.prod(values.shape[-2:]))
+    if kind == "transposed":  # the last two axes are outputs and inputs
+        values = np.moveaxis(values, -2, -1)
+    return values.reshape(-1, values.shape[-1])
 
 
 def block_sparsity(kernel, length):

@@ -67,6 +67,7 @@ class _Rewriting:
     def __init__(self, model):
         self._copier = Copier(model)
         self._taken = {layer.name for layer in model._flatten_layers()}
+        self._uses = collections.Counter(map(id, _operations(model, set())))
         self._stand_ins, self._needs, self._one_sided = {}, {}, {}
         self._copies, self.changes = [], []
         self.model = self._rewritten(model)
@@ -156,18 +157,30 @@ class _Rewriting:
     def _find_one_sided(self, model):
         """Notes which `ZeroPadding2D` serve one strided convolution, and its needs."""
         nodes = nodes_of(model)
-        uses = collections.Counter(id(node.operation) for node in nodes)
         consumers = collections.defaultdict(list)
         for node in nodes:
             for tensor in node.input_tensors:
                 consumers[id(tensor)].append(node.operation)
+        for tensor in keras.tree.flatten(model.outputs):
+            consumers[id(tensor)].append(model)
         for node in nodes:
             layer, users = node.operation, consumers[id(node.output_tensors[0])]
-            is_used_once = len(users) == uses[id(layer)] == 1
+            is_used_once = len(users) == self._uses[id(layer)] == 1
             if isinstance(layer, layers.ZeroPadding2D) and is_used_once:
                 wanted = _equal_padding(node, users[0])
                 if wanted is not None:
                     self._one_sided[id(layer)] = wanted, users[0].name
+
+
+def _operations(model, opened):
+    """Yields the operation of each node of a model, nested models opened once."""
+    for node in nodes_of(model):
+        operation = node.operation
+        yield operation
+        is_model = isinstance(operation, keras.Model) and cloning.is_graph(operation)
+        if is_model and id(operation) not in opened:
+            opened.add(id(operation))
+            yield from _operations(operation, opened)
 
 
 def _is_lopsided(layer):

@@ -37,7 +37,41 @@ _WEIGHTS_AT = {
     "TRANSPOSE_CONV": 1,
     "BATCH_MATMUL": 1,
     "SVDF": 1,
-    "UNIDIRECTIONAL_SEQUENCE_LSTM": 1,
+    "UNIDIRECTIONAL_SEQUENCE_LSTM": 2,  # those at 1 are optional
+}
+# The types that kernels take for the output and the first inputs, where files that
+# kprune.export writes may hold others. CAST reports success without them.
+_CASTABLE = "bool int8 int16 int32 uint32 float32"
+_NUMBERS = "int8 int16 int32 float32"
+_GATHER = ("int8 float32", "int8 float32", "int32")
+_ARG_MAX = ("int32", "int8 float32")
+_COMPARED = ("bool", "bool int8 int32 int64 float32")
+_REALS = ("int8 int16 float32",)
+_TYPES = {
+    "CAST": (_CASTABLE, _CASTABLE),
+    "GATHER": _GATHER,
+    "GATHER_ND": _GATHER,
+    "EMBEDDING_LOOKUP": ("int8 float32", "int32", "int8 float32"),
+    "ARG_MAX": _ARG_MAX,
+    "ARG_MIN": _ARG_MAX,
+    "ADD": (_NUMBERS,),
+    "SUB": (_NUMBERS,),
+    "MUL": (_NUMBERS,),
+    "PAD": (_NUMBERS,),
+    "SLICE": (f"bool {_NUMBERS}",),
+    "STRIDED_SLICE": (f"bool {_NUMBERS}",),
+    "SUM": _REALS,
+    "REDUCE_MAX": _REALS,
+    "ABS": _REALS,
+    "NEG": _REALS,
+    "FLOOR_DIV": ("float32",),
+    "FLOOR_MOD": ("float32",),
+    "EQUAL": _COMPARED,
+    "NOT_EQUAL": _COMPARED,
+    "LESS": _COMPARED,
+    "LESS_EQUAL": _COMPARED,
+    "GREATER": _COMPARED,
+    "GREATER_EQUAL": _COMPARED,
 }
 _TAKE_INT4 = frozenset(("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED"))
 _UNSUPPORTED_TYPES = frozenset(
@@ -94,8 +128,9 @@ def check_tflm(path_or_bytes):
 
     Looked for are operators that TensorFlow Lite Micro has no kernel for, sparse
     tensors, which it would read as dense ones, float16 and other types that it
-    does not know, weights of another type than the activations (dynamic range
-    quantization) and shapes that are open beyond the batch.
+    does not know, types that kernels such as that of CAST leave out, weights of
+    another type than the activations (dynamic range quantization) and shapes that
+    are open beyond the batch.
 
     Args:
         path_or_bytes: String, path or bytes: a .tflite file.
@@ -133,6 +168,7 @@ def check_tflm(path_or_bytes):
 def _findings(contents):
     for operator in contents.operators:
         yield from _of_operator(operator)
+        yield from _of_types(operator)
         yield from _of_weights(operator)
     for tensor in contents.tensors:
         yield from _of_tensor(tensor)
@@ -162,15 +198,33 @@ def _of_operator(operator):
         )
 
 
+def _of_types(operator):
+    tensors = operator.outputs[:1] + operator.inputs
+    for tensor, types in zip(tensors, _TYPES.get(operator.name, ()), strict=False):
+        if tensor is not None and tensor.dtype not in types.split():
+            yield Finding(
+                operator.name,
+                f"its kernel takes no {tensor.dtype}, as in {tensor.name!r}; expected "
+                f"{types.replace(' ', ', ')}",
+                "one of these as dtype of keras.Input, or in keras.ops.cast",
+            )
+
+
 def _of_weights(operator):
     place = _WEIGHTS_AT.get(operator.name)
-    if place is None or len(operator.inputs) <= place:
+    if place is None:
         return
-    weights = operator.inputs[place]
     # The activations are the last input of a transposed convolution.
     data = 2 if operator.name == "TRANSPOSE_CONV" else 0
-    activations = operator.inputs[data]
-    if activations.dtype == "float32" and weights.dtype in ("int8", "int4", "uint8"):
+    inputs = dict(enumerate(operator.inputs))
+    weights, activations = inputs.get(place), inputs.get(data)
+    if weights is None or activations is None:
+        yield Finding(
+            operator.name,
+            "an input that its kernel reads is left out",
+            "the file is damaged: export it again",
+        )
+    elif activations.dtype == "float32" and weights.dtype in ("int8", "int4", "uint8"):
         yield Finding(
             operator.name,
             f"float activations and {weights.dtype} weights in {weights.name!r} "

@@ -272,7 +272,18 @@ def test_layers_called_twice_and_models_without_a_graph_are_refused(tmp_path):
 
 @pytest.mark.parametrize(
     "name",
-    ["serving_default", "serve", "1st", "a-b", "_a", "class", "variables", "", 3],
+    [
+        "serving_default",
+        "serve",
+        "1st",
+        "a-b",
+        "_a",
+        "class",
+        "variables",
+        "signatures",
+        "",
+        3,
+    ],
 )
 def test_names_that_cannot_be_served_are_refused(name):
     with pytest.raises(ValueError, match=r"signatures has the name .*expected letters"):

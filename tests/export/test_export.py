@@ -293,7 +293,7 @@ def test_path_of_a_file_is_refused(tmp_path):
 @pytest.mark.parametrize("format", ["saved_model", "tflite"])
 def test_full_disk_leaves_the_previous_export(format, tmp_path):
     model = keras.Sequential([keras.Input((400,)), keras.layers.Dense(300)])
-    export(models.cnn(), tmp_path / "out")
+    export(models.cnn(), tmp_path / "out", format)
     before = contents(tmp_path)
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
 
@@ -392,7 +392,7 @@ class Flipped(TFLite):
 )
 def test_faulty_file_is_caught_and_the_previous_export_stays(fault, message, tmp_path):
     model = models.cnn()
-    export(model, tmp_path / "out")
+    export(model, tmp_path / "out", type(fault).__base__())
     before = contents(tmp_path)
 
     with pytest.raises(ExportError, match=message):
@@ -513,3 +513,36 @@ def test_an_export_into_the_working_directory_leaves_it_in_place(tmp_path, monke
 
     assert sorted(p.name for p in tmp_path.iterdir()) == ["export.json", "model.tflite"]
     assert tmp_path.stat().st_mode & 0o7777 == 0o2775
+
+
+def test_a_saved_model_is_refused_where_tensorflow_does_not_find_it(tmp_path):
+    with pytest.raises(ExportError, match=r"reads \[ in a path as part of a pattern"):
+        export(models.cnn(), tmp_path / "run[1]", "saved_model")
+
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_layers_in_float64_are_named_with_the_way_out(tmp_path):
+    wide = keras.layers.Dense(2, dtype="float64", name="wide")
+    model = keras.Sequential([keras.Input((4,), dtype="float64"), wide])
+
+    with pytest.raises(ExportError, match="wide compute in float64.*dtype='float32'"):
+        export(model, tmp_path / "out", "tflite")
+
+
+def test_layers_that_keras_quantized_are_named_with_the_way_out(tmp_path):
+    model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2, name="whole")])
+    model.layers[0].quantize("int8")
+
+    with pytest.raises(ExportError, match="whole were quantized by Keras.*as it was"):
+        export(model, tmp_path / "out", "tflite")
+
+
+def test_a_model_that_needs_its_batch_is_exported_with_it(tmp_path):
+    inputs = keras.Input(batch_shape=(4, 6), name="x")
+    halves = keras.ops.reshape(keras.layers.Dense(6)(inputs), (4, 3, 2))
+
+    export(keras.Model(inputs, halves), tmp_path / "out")
+
+    loaded = tf.saved_model.load(str(tmp_path / "out" / "saved_model"))
+    assert loaded.serve(tf.zeros((4, 6))).shape == (4, 3, 2)

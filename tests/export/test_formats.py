@@ -1,6 +1,6 @@
 import os
-import subprocess
 import sys
+import threading
 
 import pytest
 from keras import saving
@@ -8,6 +8,7 @@ from keras import saving
 from kprune import registry
 from kprune.export import SavedModel, TFLite
 from kprune.export.base import quiet
+from tests.processes import run_script
 
 
 def test_formats_are_registered_under_the_names_that_users_write():
@@ -25,8 +26,10 @@ def test_every_format_survives_its_config(name):
     assert restored.tolerance == 0.25
 
 
-@pytest.mark.parametrize("tolerance", [0, -1e-4, float("nan")])
-def test_tolerance_has_to_be_above_zero(tolerance):
+@pytest.mark.parametrize(
+    "tolerance", [0, -1e-4, float("nan"), float("inf"), True, "0.1", [1]]
+)
+def test_tolerance_has_to_be_a_finite_number_above_zero(tolerance):
     with pytest.raises(ValueError, match="expected a number above 0"):
         TFLite(tolerance=tolerance)
 
@@ -39,9 +42,54 @@ def test_quiet_silences_native_code_and_gives_the_streams_back(capfd):
     assert capfd.readouterr() == ("heard\n", "")
 
 
+def test_quiet_in_several_threads_ends_with_the_last_of_them(capfd):
+    first_is_in, second_is_in, first_is_out = (threading.Event() for _ in range(3))
+
+    def leave_first():
+        with quiet():
+            first_is_in.set()
+            second_is_in.wait(10)
+        first_is_out.set()
+
+    thread = threading.Thread(target=leave_first)
+    thread.start()
+    first_is_in.wait(10)
+    with quiet():
+        second_is_in.set()
+        first_is_out.wait(10)
+        os.system("echo noise")
+    thread.join()
+    os.system("echo heard")
+
+    assert capfd.readouterr() == ("heard\n", "")
+
+
+def test_quiet_works_in_a_process_that_has_no_console(capfd, monkeypatch):
+    with monkeypatch.context() as patched:
+        patched.setattr(sys, "stdout", None)
+        with quiet():
+            os.system("echo noise")
+    os.system("echo heard")
+
+    assert capfd.readouterr() == ("heard\n", "")
+
+
+def test_quiet_works_where_a_stream_was_closed():
+    saved = os.dup(1)
+    os.close(1)
+    try:
+        with quiet():
+            os.write(2, b"noise")
+        with pytest.raises(OSError, match="Bad file descriptor"):
+            os.write(1, b"closed, as before")
+    finally:
+        os.dup2(saved, 1)
+        os.close(saved)
+
+
 def test_importing_the_package_loads_no_interpreter():
-    code = "import kprune.export, sys; sys.exit('ai_edge_litert' in sys.modules)"
+    script = "import kprune.export, sys; sys.exit('ai_edge_litert' in sys.modules)"
 
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True)
+    done = run_script(script)
 
-    assert done.returncode == 0, done.stderr.decode()
+    assert done.returncode == 0, done.stderr

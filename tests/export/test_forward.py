@@ -100,3 +100,43 @@ def test_a_batch_size_can_be_bound_without_another_model():
 
     assert signature.structured_input_signature[1]["image"].shape == (1, 8, 8, 3)
     assert signature.structured_outputs["logits"].shape == (1, 5)
+
+
+def test_an_input_may_be_called_self():
+    inputs = keras.Input((3,), name="self")
+    forward = Forward(keras.Model(inputs, layers.Dense(1, name="y")(inputs)))
+
+    module, signature = forward.module()
+
+    assert [spec.name for spec in forward.inputs] == ["self_"]
+    assert signature(self_=np.ones((2, 3), "float32"))["y"].shape == (2, 1)
+
+
+def test_a_declared_batch_is_kept_where_the_model_needs_it():
+    inputs = keras.Input(batch_shape=(4, 6), name="x")
+    halves = keras.ops.reshape(layers.Dense(6)(inputs), (4, 3, 2))
+
+    forward = Forward(keras.Model(inputs, halves))
+
+    assert forward.fixed_batch == 4
+    assert forward.inputs[0].shape == (4, 6)
+
+
+def test_a_declared_batch_is_opened_where_the_model_allows_it():
+    inputs = keras.Input(batch_shape=(4, 6), name="x")
+
+    forward = Forward(keras.Model(inputs, layers.Dense(6)(inputs)))
+
+    assert forward.fixed_batch is None
+    assert forward.inputs[0].shape == (None, 6)
+
+
+@pytest.mark.parametrize("name", ["my dense", "été"])
+def test_names_that_tensorflow_does_not_take_are_listed(name):
+    model = keras.Sequential([keras.Input((3,)), layers.Dense(2, name=name)])
+
+    with pytest.raises(ExportError, match=f"layers named '{name}'.*Rename them"):
+        Forward(model)
+    model.layers[0].name = "renamed"
+
+    assert Forward(model).output_names == ["renamed"]

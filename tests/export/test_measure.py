@@ -1,9 +1,13 @@
+import os
+
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 import kprune
-from kprune.export import measure
+from kprune.export import interpreter, measure
+from kprune.export.conversion import convert
 from kprune.export.forward import Forward
 
 
@@ -49,7 +53,13 @@ def test_labels_are_whole_numbers_a_column_or_one_hot_rows(labels):
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        (np.ones((3, 2)), "expected a tuple of inputs and labels|labels of shape"),
+        (np.ones((2, 2)), "expected a tuple of inputs and labels"),
+        (
+            tf.data.Dataset.from_tensor_slices(np.ones((4, 2), "f4")).batch(2),
+            "Dataset, expected a tuple",
+        ),
+        ((np.full((3, 2), np.nan), np.zeros(3)), "6 values are NaN"),
+        ((np.full((3, 2), "1"), np.zeros(3)), r"type <U1, expected numbers"),
         (({"z": np.ones((3, 2))}, np.zeros(3)), r"inputs \[.z.\].* takes x "),
         ((np.ones((3, 2)), np.zeros(4)), r"\[3, 4\] rows"),
         ((np.ones((3, 5)), np.zeros(3)), "does not run on the data given"),
@@ -111,6 +121,54 @@ def test_latencies_tell_slow_from_fast():
     times = measure.latencies({"fast": lambda inputs: 0, "slow": slow}, {}, 0.05)
 
     assert times["fast"] < times["slow"]
+
+
+class CountedCalls(keras.layers.Layer):
+    """Counts how often Python runs it, which compiled calls do not."""
+
+    calls = 0
+
+    def call(self, inputs):
+        self.calls += 1
+        return 2 * inputs
+
+
+def test_the_keras_model_is_timed_compiled():
+    model = keras.Sequential([keras.Input((3,), name="x"), CountedCalls(name="y")])
+    forward, rows = Forward(model), {"x": np.ones((1, 3), "f4")}
+    before = model.layers[0].calls
+
+    with forward.compiled() as run:
+        outputs = [run(rows) for _ in range(3)]
+
+    np.testing.assert_array_equal(outputs[-1]["y"], [[2, 2, 2]])
+    assert model.layers[0].calls == before
+
+
+def test_timing_does_not_move_the_state_of_a_model():
+    layer = keras.layers.SimpleRNN(2, stateful=True)
+    model = keras.Sequential([keras.Input(batch_shape=(1, 3, 2), name="x"), layer])
+    state = np.array([[0.25, -0.5]], "f4")
+    layer.states[0].assign(state)
+
+    with Forward(model).compiled() as run:
+        first, second = (run({"x": np.ones((1, 3, 2), "f4")}) for _ in range(2))
+
+    assert not np.array_equal(*[list(x.values())[0] for x in (first, second)])
+    np.testing.assert_array_equal(layer.states[0], state)
+
+
+def test_a_timed_call_of_a_tflite_file_does_nothing_but_run_it(monkeypatch):
+    content, _ = convert(Forward(classifier()))
+    run, _ = interpreter.load(content)
+    rows = {"x": np.ones((1, 2), "f4")}
+    run(rows)
+    swapped = []
+    monkeypatch.setattr(os, "dup2", lambda *streams: swapped.append(streams))
+
+    measure.latencies({"file": run}, rows, 0.001)
+
+    assert swapped == []
 
 
 def test_export_reports_accuracy_and_latency_of_every_file_beside_keras(tmp_path):

@@ -1,8 +1,5 @@
 import gc
 import json
-import subprocess
-import sys
-import textwrap
 import weakref
 
 import keras
@@ -19,6 +16,7 @@ from kprune.export.forward import Forward
 from kprune.export.packing import PACKINGS
 from kprune.export.samples import draw_samples
 from kprune.export.verify import verify
+from tests.processes import run_script
 
 
 def sparse(model, sparsity=0.9):
@@ -115,11 +113,11 @@ def mixed():
 MODELS = [
     perceptron,
     convolutional,
-    recurrent,
+    pytest.param(recurrent, marks=pytest.mark.slow),  # `stateful` is one too
     stateful,
     embedding,
     shared_layer,
-    nested,
+    pytest.param(nested, marks=pytest.mark.slow),
     word_lookup,
     half,
     brain_half,
@@ -248,6 +246,20 @@ def test_a_dense_model_is_packed_where_values_are_rounded(tmp_path):
     assert record.bytes - record.overhead_bytes < 4 * (256 + 64 + 5 + 320) + 18_000
 
 
+@pytest.mark.parametrize("packing", ["fp16", "codebook4"])
+def test_a_packed_file_that_is_larger_than_a_plain_one_says_so(packing, tmp_path):
+    model = keras.Sequential([keras.Input((40,)), layers.Dense(40)])
+
+    packed, plain = (
+        export(model, tmp_path / str(p), SavedModel(p)).records[0]
+        for p in (packing, None)
+    )
+
+    assert packed.bytes > plain.bytes
+    sizes = f"{packed.bytes:,} bytes, where the plain file"
+    assert any(sizes in note for note in packed.notes)
+
+
 def test_vectors_are_not_rounded(tmp_path):
     model = keras.Sequential([keras.Input((64,), name="x"), layers.Dense(1024)])
     bias = np.random.default_rng(0).normal(size=1024).astype("float32")
@@ -367,13 +379,9 @@ def test_files_load_where_keras_and_kprune_are_missing(tmp_path):
         paths.append(export(model, folder, format).records[0].path)
     x = np.linspace(-1, 1, 128, dtype="float32").reshape(2, 64)
 
-    done = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(ALONE), *paths],
-        cwd=tmp_path,
-        capture_output=True,
-        check=True,
-    )
+    done = run_script(ALONE, *paths, folder=tmp_path)
 
+    assert done.returncode == 0, done.stderr
     (plain, packed), modules = json.loads(done.stdout)
     assert not {"kprune", "keras"} & set(modules)
     expected = rounded.reference(Forward(model))({"x": x})["logits"]
@@ -480,6 +488,38 @@ def test_loading_a_file_twice_gives_two_models(tmp_path):
     gc.collect()
 
     np.testing.assert_array_equal(second.serve(x), expected)
+
+
+def test_a_loaded_file_can_be_trained_as_a_plain_one(tmp_path):
+    model = sparse(convolutional())
+    export(model, tmp_path, SavedModel("lossless"))
+    x = np.ones((2, 8, 8, 16), "float32")
+    loaded = tf.saved_model.load(tmp_path / "saved_model")
+
+    with tf.GradientTape() as tape:
+        loss = tf.reduce_sum(loaded.serve(x) ** 2)
+
+    trained = tape.watched_variables()
+    expected = sorted(tuple(weight.shape) for weight in model.trainable_weights)
+    assert sorted(tuple(variable.shape) for variable in trained) == expected
+    assert all(x is not None for x in tape.gradient(loss, trained))
+    served = layers.TFSMLayer(tmp_path / "saved_model", call_endpoint="serve")
+    assert len(served.trainable_weights) == len(expected)
+
+
+def test_weights_that_changed_survive_saving_and_loading_again(tmp_path):
+    model = sparse(perceptron())
+    export(model, tmp_path, SavedModel("lossless"))
+    x = np.random.default_rng(0).normal(size=(2, 64)).astype("float32")
+    loaded = tf.saved_model.load(tmp_path / "saved_model")
+    loaded.weights[0].assign(loaded.weights[0] * 0.5)
+    model.layers[0].kernel.assign(model.layers[0].kernel * 0.5)
+
+    tf.saved_model.save(loaded, tmp_path / "again", loaded.signatures)
+
+    again = tf.saved_model.load(tmp_path / "again")
+    np.testing.assert_array_equal(again.weights[0], model.layers[0].kernel)
+    np.testing.assert_allclose(again.serve(x), model(x), rtol=1e-5, atol=1e-6)
 
 
 def test_a_signature_works_when_the_loaded_object_is_gone(tmp_path):

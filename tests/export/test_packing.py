@@ -82,9 +82,20 @@ def weights(draw):
     return np.ascontiguousarray(bits).view(dtype).reshape(shape)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(weights())
 def test_any_bits_come_back_as_they_were_from_every_encoding(array):
+    check_every_encoding(array)
+
+
+@pytest.mark.slow
+@settings(max_examples=500, deadline=None)
+@given(weights())
+def test_many_more_bits_come_back_as_they_were(array):
+    check_every_encoding(array)
+
+
+def check_every_encoding(array):
     for packed in module.encodings(array).values():
         for result in (decoded(packed), unpacked(packed)):
             assert (result.shape, result.dtype) == (array.shape, array.dtype)

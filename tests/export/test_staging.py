@@ -1,10 +1,11 @@
 import json
 import os
+import pathlib
 
 import pytest
 
 from kprune.export.report import ExportRecord, ExportReport
-from kprune.export.staging import check_target, replacing
+from kprune.export.staging import check_target, local_path, replacing
 
 
 def make_export(folder, *names):
@@ -28,12 +29,44 @@ def test_new_and_empty_folders_may_receive_an_export(tmp_path):
     assert os.listdir(tmp_path) == []
 
 
-@pytest.mark.parametrize("mark", ["", "[]", "{}", '{"records": 3}', '{"a": 1}', "\x00"])
+@pytest.mark.parametrize(
+    "mark",
+    [
+        *("", "[]", "{}", '{"records": 3}', '{"a": 1}', "\x00", "[" * 100_000),
+        json.dumps(
+            ExportReport("net", 1, 1, (ExportRecord("", 5, 1, 1, 0),)).to_dict()
+        ),
+    ],
+    ids=range(8),
+)
 def test_a_mark_that_is_not_ours_protects_the_folder(mark, tmp_path):
     (tmp_path / "export.json").write_text(mark)
 
     with pytest.raises(FileExistsError, match="no export of kprune"):
         check_target(str(tmp_path), ["model.tflite"])
+
+
+def test_what_a_killed_export_left_is_in_nobodys_way(tmp_path):
+    left = tmp_path / f".{tmp_path.name}.0123abcd.new"
+    left.mkdir()
+
+    check_target(str(tmp_path), ["model.tflite"])
+
+    assert left.exists()
+
+
+@pytest.mark.parametrize(
+    "address", ["gs://bucket/out", "s3://bucket", pathlib.Path("gs://bucket/out")]
+)
+def test_an_address_is_no_folder(address):
+    with pytest.raises(ValueError, match="expected a folder on this machine"):
+        local_path(address)
+
+
+def test_paths_are_expanded_and_may_be_bytes(monkeypatch):
+    monkeypatch.setenv("HOME", "/home/someone")
+
+    assert local_path("~/out") == local_path(b"~/out") == "/home/someone/out"
 
 
 def test_a_broken_link_is_refused(tmp_path):

@@ -2,6 +2,7 @@ import keras
 import numpy as np
 import pytest
 
+from kprune.export import TFLite
 from kprune.export.conversion import computing_in_float32
 from kprune.export.forward import Forward
 from tests.export import models
@@ -20,6 +21,16 @@ def test_half_precision_layers_compute_in_float32_for_a_while():
     assert 0 < np.abs(single - half).max() < 1e-2
     np.testing.assert_array_equal(model(x), half)
     assert Forward(model).compute_dtype == "float16"
+
+
+@pytest.mark.parametrize("wanted", [1, np.True_])
+@pytest.mark.parametrize(
+    "options", [{"quantization": "int4"}, {"quantization": "dynamic_range"}]
+)
+def test_whatever_equals_true_insists_on_a_sparse_file(wanted, options):
+    with pytest.raises(ValueError, match="sparse=True with quantization"):
+        TFLite(**options, sparse=wanted)
+    assert TFLite(sparse=wanted) == TFLite(sparse=True)
 
 
 def test_policies_come_back_after_an_error():

@@ -92,6 +92,13 @@ def test_subgraphs_that_run_themselves_are_refused():
         plan_arena([loop])
 
 
+def test_subgraphs_that_double_the_steps_again_and_again_are_refused():
+    graphs = [graph_of(int8(16), ("WHILE", (0,), (0,), i, i)) for i in range(1, 40)]
+
+    with pytest.raises(ValueError, match="40 subgraphs .* more than 100,000 steps"):
+        plan_arena([*graphs, chain(16, 16)])
+
+
 @pytest.mark.parametrize("seed", range(5))
 def test_buffers_that_live_together_never_overlap(seed):
     rng = np.random.default_rng(seed)

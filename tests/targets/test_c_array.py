@@ -64,6 +64,14 @@ def test_a_name_that_is_none_in_c_is_refused(tmp_path, name):
         write_c_array(content(), tmp_path, name)
 
 
+@pytest.mark.parametrize("name", ["int", "alignas", "class", "main", "xor", "unix"])
+def test_a_name_that_c_keeps_for_itself_is_refused(tmp_path, name):
+    with pytest.raises(ValueError, match=f"Take another, such as '{name}_model'"):
+        write_c_array(content(), tmp_path / "c", name)
+
+    assert not (tmp_path / "c").exists()
+
+
 def test_another_file_is_refused_and_nothing_written(tmp_path):
     with pytest.raises(ValueError, match="no TFLite file"):
         write_c_array(b"something else", tmp_path / "c")

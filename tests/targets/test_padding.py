@@ -166,6 +166,29 @@ def test_a_padding_that_is_called_twice_stays():
     assert new.get_layer("pad").padding == ((0, 1), (0, 1))
 
 
+def test_a_padding_that_the_model_returns_stays():
+    inputs = keras.Input((8, 8, 3))
+    padded = layers.ZeroPadding2D(((0, 1), (0, 1)), name="pad")(inputs)
+    outputs = {"map": layers.Conv2D(4, 3, 2)(padded), "padded": padded}
+    model = keras.Model(inputs, outputs)
+
+    new = rewrite_padding(model, print_fn=None)
+
+    assert new.output_shape == model.output_shape
+    assert new.get_layer("pad").padding == ((0, 1), (0, 1))
+
+
+def test_a_padding_that_a_nested_model_uses_too_stays():
+    pad, inner = layers.ZeroPadding2D(((0, 1), (0, 1))), keras.Input((8, 8, 3))
+    nested = keras.Model(inner, layers.Conv2D(3, 3, 2)(pad(inner)))
+    inputs = keras.Input((8, 8, 3))
+    model = keras.Model(inputs, pad(nested(inputs)))
+
+    new = rewrite_padding(model, print_fn=None)
+
+    assert new.output_shape == model.output_shape
+
+
 def test_a_taken_name_is_avoided():
     inputs = keras.Input((8, 8, 3))
     x = layers.ReLU(name="stem_pad")(inputs)

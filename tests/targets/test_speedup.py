@@ -85,6 +85,109 @@ def test_shares_are_of_multiply_adds():
     assert prediction.share("pointwise") == 0
 
 
+def with_lstm(x):
+    return layers.LSTM(4, name="loop")(x)
+
+
+def with_attention(x):
+    return layers.MultiHeadAttention(2, 3, name="loop")(x, x)
+
+
+def with_wrapper(x):
+    return layers.TimeDistributed(layers.Dense(8), name="loop")(x)
+
+
+def with_product(x):
+    return layers.Dot(axes=1, name="loop")([x, x])
+
+
+def with_own_code(x):
+    return layers.Lambda(lambda t: t @ t, name="loop")(x)
+
+
+@pytest.mark.parametrize(
+    "middle", [with_lstm, with_attention, with_wrapper, with_product, with_own_code]
+)
+def test_shares_are_not_known_beside_a_layer_that_is_not_counted(middle):
+    inputs = keras.Input((6, 6))
+    x = layers.Flatten()(middle(inputs))
+    model = keras.Model(inputs, layers.Dense(16, name="head")(x))
+    model.get_layer("head").kernel.assign(np.zeros((x.shape[1], 16)))
+
+    prediction = predict_speedup(model)
+
+    assert prediction.share("dense") is None
+    assert prediction.unknown_costs == ("loop",)
+    assert "is not known, nor the whole" in by_target(prediction, "(4, 1)").words
+    assert "multiply-adds: not known" in str(prediction)
+    assert "note: the multiply-adds of 'loop' are not known" in str(prediction)
+
+
+def test_shares_of_a_model_with_open_sizes_are_not_known():
+    inputs = keras.Input((None, None, 3))
+    x = layers.Conv2D(4, 3, name="conv")(inputs)
+    model = keras.Model(inputs, layers.Dense(2)(layers.GlobalMaxPooling2D()(x)))
+
+    assert predict_speedup(model).unknown_costs == ("conv",)
+
+
+def test_layers_without_kernels_cost_nothing():
+    inputs = keras.Input((5,))
+    x = layers.Flatten()(layers.Embedding(7, 4)(inputs))
+    x = layers.PReLU()(layers.BatchNormalization()(x))
+    model = keras.Model(inputs, keras.ops.relu(layers.Dense(2)(x)))
+
+    assert predict_speedup(model).share("dense") == 1
+
+
+def test_zeros_are_counted_over_all_weights_that_can_be_pruned():
+    inputs = keras.Input((5,))
+    x = layers.LSTM(3, name="lstm")(layers.Embedding(10, 4, name="rows")(inputs))
+    model = keras.Model(inputs, layers.Dense(2)(x))
+    model.get_layer("lstm").cell.recurrent_kernel.assign(np.zeros((3, 12)))
+
+    prediction = predict_speedup(model)
+
+    # 10 x 4 of the embedding, 4 x 12 and 3 x 12 of the LSTM, 3 x 2 of Dense.
+    assert [k.size for k in prediction.kernels] == [40, 48, 36, 6]
+    assert prediction.sparsity == pytest.approx(36 / 130)
+
+
+@pytest.mark.parametrize(
+    ("layer", "inputs", "multiply_adds"),
+    [
+        (layers.Conv1DTranspose(10, 3), (8, 6), 3 * 10 * 6 * 8),
+        (layers.Conv2DTranspose(10, 3, strides=2), (4, 4, 6), 9 * 10 * 6 * 16),
+    ],
+    ids=["1-D", "2-D"],
+)
+def test_transposed_kernels_have_their_outputs_before_their_inputs(
+    layer, inputs, multiply_adds
+):
+    model = keras.Sequential([keras.Input(inputs), layer])
+    kernel = np.array(layer.kernel)
+    kernel[..., :5, :] = 0
+    layer.kernel.assign(kernel)
+
+    (found,) = kernel_properties(model, read_graph(model))
+
+    assert (found.kind, found.channels, found.zero_channels) == ("transposed", 10, 5)
+    assert found.multiply_adds == multiply_adds
+
+
+@pytest.mark.parametrize("mode", ["int8", "int4"])
+def test_quantized_kernels_are_said_to_be_unread(mode):
+    model = mlp(8, 8)
+    model.layers[0].quantize(mode)
+
+    prediction = predict_speedup(model)
+
+    assert [k.layer for k in prediction.kernels] == ["b"]
+    assert prediction.unread == prediction.unknown_costs == ("a",)
+    assert by_target(prediction, "channels removed").faster == "not known"
+    assert "note: the zeros of 'a' are not counted" in str(prediction)
+
+
 def test_scattered_zeros_are_promised_nothing():
     model = mlp()
     kernel = model.layers[0].kernel
@@ -151,7 +254,7 @@ def test_zero_channels_are_counted_but_cost_time_until_removed():
 
     statement = by_target(predict_speedup(model), "channels removed")
 
-    assert statement.words.startswith("32 of 66 output channels are zero.")
+    assert statement.words.startswith("32 of 66 output channels of Dense")
     assert "until they are removed" in statement.words
 
 
@@ -184,7 +287,17 @@ def test_a_pruned_model_is_judged_by_what_is_left():
     assert kprune.is_pruned(model)
 
 
-def test_a_subclassed_model_is_judged_by_its_weights():
+def test_a_model_whose_kernels_are_all_quantized_has_no_known_sparsity():
+    model = keras.Sequential([keras.Input((8,)), layers.Dense(4, name="a")])
+    model.layers[0].quantize("int8")
+
+    prediction = predict_speedup(model)
+
+    assert prediction.sparsity is None
+    assert "no kernels that can be read; multiply-adds: not known" in str(prediction)
+
+
+def test_the_costs_of_a_subclassed_model_are_not_known():
     class Own(keras.Model):
         def __init__(self):
             super().__init__(name="own")
@@ -198,10 +311,10 @@ def test_a_subclassed_model_is_judged_by_its_weights():
 
     prediction = predict_speedup(model)
 
-    # 300 weights of Dense, 30 x 8 of the LSTM's kernel.
-    assert prediction.share("dense") == pytest.approx(300 / 540)
+    assert prediction.share("dense") is None
+    assert prediction.unknown_costs == ("own",)
     assert prediction.xnnpack is None
-    assert by_target(prediction, "XNNPACK").faster == "no"
+    assert by_target(prediction, "XNNPACK").faster == "not known"
 
 
 def test_printed_it_says_where_whether_and_why():

@@ -165,6 +165,68 @@ def test_weights_of_few_bits_pass_where_kernels_take_them(
     assert (words is None and not findings) or words in findings[0].problem
 
 
+# Run in the interpreter of the package tflite-micro 0.dev20261023.
+@pytest.mark.parametrize(
+    ("operator", "inputs", "output", "words"),
+    [
+        ("CAST", ["bool"], "float32", None),
+        ("CAST", ["float32"], "bool", None),
+        ("CAST", ["uint8"], "float32", "its kernel takes no uint8, as in 'x0'"),
+        ("CAST", ["float32"], "int64", "its kernel takes no int64, as in 'y'"),
+        ("GATHER", ["float32", "int32"], "float32", None),
+        ("GATHER", ["float32", "int64"], "float32", "no int64, as in 'x1'"),
+        (
+            "GATHER_ND",
+            ["int32", "int32"],
+            "int32",
+            "no int32, as in 'y'; expected int8",
+        ),
+        ("ARG_MAX", ["float32", "int32"], "int32", None),
+        ("ARG_MAX", ["float32", "int32"], "int64", "no int64, as in 'y'"),
+        ("ADD", ["int32", "int32"], "int32", None),
+        ("ADD", ["int64", "int64"], "int64", "no int64, as in 'y'"),
+        ("SLICE", ["bool", "int32", "int32"], "bool", None),
+        ("SLICE", ["uint8", "int32", "int32"], "uint8", "no uint8"),
+        ("SUM", ["int32", "int32"], "int32", "expected int8, int16, float32"),
+        ("NEG", ["int32"], "int32", "no int32, as in 'y'"),
+        ("FLOOR_DIV", ["int32", "int32"], "int32", "expected float32"),
+        ("EQUAL", ["int64", "int64"], "bool", None),
+        ("EQUAL", ["int16", "int16"], "bool", "no int16, as in 'x0'"),
+        ("CONCATENATION", ["int64", "int64"], "int64", None),
+    ],
+)
+def test_types_that_a_kernel_lacks_are_found(
+    monkeypatch, operator, inputs, output, words
+):
+    inputs = tuple(Tensor(f"x{i}", dtype, (1, 4)) for i, dtype in enumerate(inputs))
+    outputs = (Tensor("y", output, (1, 4)),)
+
+    findings = found_in(
+        monkeypatch, inputs + outputs, Operator(operator, inputs, outputs)
+    )
+
+    assert (words is None and not findings) or words in findings[0].problem
+
+
+def test_an_image_of_bytes_that_is_cast_does_not_run():
+    inputs = keras.Input((4,), dtype="uint8")
+    model = keras.Model(inputs, layers.Dense(2)(layers.Rescaling(1 / 255)(inputs)))
+
+    check = check_tflm(to_tflite(model, as_bytes=True))
+
+    assert [finding.where for finding in check.findings] == ["CAST"]
+
+
+@pytest.mark.parametrize("inputs", [(0, None, 1), (None, 0, 1), (0,)])
+def test_weights_and_activations_that_are_left_out_are_found(monkeypatch, inputs):
+    x = (Tensor("x", "int8", (1, 4)), Tensor("w", "int8", (1, 4)))
+    chosen = tuple(None if i is None else x[i] for i in inputs)
+
+    findings = found_in(monkeypatch, x, Operator("CONV_2D", chosen, x[:1]))
+
+    assert "an input that its kernel reads is left out" in findings[0].problem
+
+
 def test_custom_operators_are_told_from_those_that_tflm_brings(monkeypatch):
     x = (Tensor("x", "int8", (1, 4)),)
     operators = [Operator(name, x, x, True) for name in ("ethos-u", "FlexErf", "ADD")]
