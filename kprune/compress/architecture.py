@@ -136,12 +136,13 @@ def pack_config(config):
     return deflate(text.encode(), _DICTIONARY)
 
 
-def unpack_config(data, largest):
+def unpack_config(data, largest, allowed=0):
     """Decompresses a config and checks that all it names may be trusted.
 
     Args:
         data: Bytes-like, from `pack_config`.
         largest: Int, the largest size that a layer may name.
+        allowed: Int, up to where the caller trusts any number. Defaults to 0.
 
     Returns:
         Nested dicts and lists, from which Keras can make the model.
@@ -156,7 +157,10 @@ def unpack_config(data, largest):
         raise ArchiveError(f"The archive's architecture is no JSON: {error}") from error
     check_depth(config)
     config = _expand(config)
-    check_config(config, largest)
+    # No archive of ours says how to compile.
+    if isinstance(config, dict):
+        config.pop("compile_config", None)
+    check_config(config, largest, allowed)
     return config
 
 

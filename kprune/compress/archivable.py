@@ -4,7 +4,7 @@ import keras
 import numpy as np
 
 from kprune.compress.packing import ArchiveError
-from kprune.inspection import check_numbers, own_weights
+from kprune.inspection import check_numbers, is_pruned_in_place, own_weights
 
 _LOOKUPS = (keras.layers.StringLookup, keras.layers.IntegerLookup)
 
@@ -16,14 +16,32 @@ def check_archivable(model):
         model: A built Keras 3 model without masks.
 
     Raises:
-        ArchiveError: If a weight is NaN, a layer is quantized, or a layer keeps
-            something that is neither a weight nor an argument of its constructor.
+        ArchiveError: If the model was pruned in place, a weight is NaN, a layer is
+            quantized or a stateful recurrent one, or a layer keeps something that is
+            neither a weight nor an argument of its constructor.
     """
+    if is_pruned_in_place(model):
+        raise ArchiveError(
+            f"The model {model.name!r} was pruned or shared in place, since its class "
+            "can't make a second one from a config, and an archive needs that config. "
+            "Give the class a `get_config`, build the model anew, and give it the "
+            "weights of this one after `kprune.strip`."
+        )
     check_numbers(model, ArchiveError)
     for layer in model._flatten_layers():
+        _check_stateless(layer)
         _check_precision(layer)
         _check_vocabulary(layer)
         _check_state(layer)
+
+
+def _check_stateless(layer):
+    if isinstance(layer, keras.layers.RNN) and layer.stateful:
+        raise ArchiveError(
+            f"The layer {layer.name!r} ({type(layer).__name__}) is stateful: it keeps "
+            "the states of a batch, which no archive holds. Build the same model with "
+            "stateful=False, give it the weights of this one, and save that."
+        )
 
 
 def _check_precision(layer):

@@ -10,6 +10,7 @@ from kprune.compress.archivable import check_archivable
 from kprune.compress.archive_report import ArchiveReport
 from kprune.compress.building import build, give_values
 from kprune.compress.container import (
+    check_place,
     check_size,
     frame,
     largest_size,
@@ -32,13 +33,15 @@ def save_archive(model, path, *, coder="rans", float16=False):
     the same values bit for bit, except that a negative zero becomes a zero. The file
     is read again and compared before it takes its place.
 
-    The optimizer and the compile arguments are not saved.
+    The optimizer and the compile arguments are not saved. What is frozen is saved as
+    far as configs tell: a `Sequential` comes back trainable with its layers frozen,
+    and within a subclassed model a layer is as the model's class makes it.
 
     Args:
         model: A built Keras 3 model. A model with masks or shared weights is stripped
             first, with a warning. It is not changed.
         path: String or path of the file to write, `model.kpz` for instance. A file
-            that is there is replaced.
+            that is there is replaced, of a link the file that it points to.
         coder: Name or object of a coder, or a list of them: then each stream is
             written with the one that makes it shortest. Defaults to `"rans"`, which
             needs no other package. `"huffman"`, `"range"` and `"brotli"` need
@@ -58,6 +61,7 @@ def save_archive(model, path, *, coder="rans", float16=False):
             quantized by Keras, or the file does not give the same model.
         ImportError: If a coder's package is not installed.
         FileNotFoundError: If the folder of `path` does not exist.
+        IsADirectoryError: If `path` is a folder.
 
     Example:
     >>> import keras, tempfile
@@ -69,6 +73,7 @@ def save_archive(model, path, *, coder="rans", float16=False):
     True
     """
     path = os.path.abspath(os.fspath(path))
+    check_place(path)
     coders = _resolve(coder)
     inspection.check_keras_model(model)
     inspection.check_built(model)
@@ -113,6 +118,7 @@ def _plain(weight, float16):
 
 def _write_and_compare(data, path, config, arrays):
     """Writes a file that takes its place only if it gives the same model."""
+    path = os.path.realpath(path)  # A link goes on pointing to it.
     beside = write_beside(path, data)
     try:
         difference = _difference(load_archive(beside, max_bytes=_ANY), config, arrays)
@@ -159,7 +165,8 @@ def _first_difference(one, other, path):
     elif isinstance(one, list) and isinstance(other, list) and len(one) == len(other):
         pairs = list(zip(range(len(one)), one, other, strict=True))
     else:
-        return "" if one == other else f"its {path} is {one!r:.80}, not {other!r:.80}"
+        is_same = one == other or (one != one and other != other)  # NaN
+        return "" if is_same else f"its {path} is {one!r:.80}, not {other!r:.80}"
     found = (_first_difference(x, y, f"{path}[{key!r}]") for key, x, y in pairs)
     return next(filter(None, found), "")
 
@@ -175,8 +182,9 @@ def load_archive(path, *, max_bytes=None):
         path: String or path of the file.
         max_bytes: Int, the most that the weights may take in memory, and the largest
             size that a layer may name. Defaults to `None`: weights of 64 MiB and 2000
-            times the size of the file, and sizes to about a million (2**20) and 16
-            times the size of the file.
+            times the size of the file at 16 bytes each or their own size, whatever is
+            more, and sizes to about a million (2**20) and 16 times the size of the
+            file.
 
     Returns:
         A built Keras model, not compiled, its weights bit for bit those saved.
@@ -197,7 +205,8 @@ def load_archive(path, *, max_bytes=None):
 
 def _model_of(data, max_bytes):
     architecture, reader = unframe(data)
-    model = build(unpack_config(architecture, largest_size(len(data), max_bytes)))
+    largest = largest_size(len(data), max_bytes)
+    model = build(unpack_config(architecture, largest, max_bytes or 0), largest)
     weights = inspection.own_weights(model)
     specs = [(tuple(w.shape), numpy_type(w.dtype)) for w in weights]
     check_size(specs, len(data), max_bytes)

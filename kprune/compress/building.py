@@ -5,6 +5,9 @@ first, and no time is spent on initial values that nobody sees.
 """
 
 import contextlib
+import math
+import sys
+import traceback
 
 import keras
 from keras import saving
@@ -60,25 +63,64 @@ class _CalledOnce(keras.Sequential):
         return model
 
 
-_SEQUENTIAL = "kprune>CalledOnce"
+def _bounded_normalization(largest):
+    """Returns how each `Normalization` is made from its config.
+
+    Keras makes mean and variance, of all axes that are kept, while it builds one:
+    together they shall have no more than `largest` values.
+    """
+    total = 0
+
+    class Bounded(keras.layers.Normalization):
+        @classmethod
+        def from_config(cls, config, custom_objects=None):
+            """Returns a plain `Normalization` whose `build` looks at the size first."""
+            layer = keras.layers.Normalization.from_config(config)
+            plain_build = layer.build
+
+            def build(input_shape):
+                nonlocal total
+                total += math.prod(input_shape[axis] or 1 for axis in layer.axis)
+                if total > largest:
+                    raise ArchiveError(
+                        f"The archive normalizes {total:,} values, at most {largest:,} "
+                        "are taken. If you trust it, pass a larger max_bytes."
+                    )
+                layer.build = plain_build
+                plain_build(input_shape)
+
+            layer.build = build
+            return layer
+
+    return Bounded
 
 
-def _with_quick_sequentials(part):
+_STAND_INS = {
+    keras.Sequential: "kprune>CalledOnce",
+    keras.layers.Normalization: "kprune>BoundedNormalization",
+}
+_MOST_NORMALIZED = 1 << 22
+
+
+def _with_stand_ins(part):
     if isinstance(part, list):
-        return [_with_quick_sequentials(value) for value in part]
+        return [_with_stand_ins(value) for value in part]
     if not isinstance(part, dict):
         return part
-    part = {key: _with_quick_sequentials(value) for key, value in part.items()}
-    if "class_name" in part and resolve(part) is keras.Sequential:
-        part["registered_name"] = _SEQUENTIAL
+    part = {key: _with_stand_ins(value) for key, value in part.items()}
+    found = resolve(part) if "class_name" in part else None
+    if isinstance(found, type) and found in _STAND_INS:
+        part["registered_name"] = _STAND_INS[found]
     return part
 
 
-def build(config):
+def build(config, largest=0):
     """Makes a model from a config, without its weights.
 
     Args:
         config: From `unpack_config`.
+        largest: Int, how many values may be normalized if these are more than four
+            million. Defaults to 0.
 
     Returns:
         A model whose variables have a shape and a type, but no value and no memory
@@ -87,22 +129,25 @@ def build(config):
     Raises:
         ArchiveError: If Keras cannot make it.
     """
+    normalization = _bounded_normalization(max(_MOST_NORMALIZED, largest))
+    stand_ins = {
+        _STAND_INS[keras.Sequential]: _CalledOnce,
+        _STAND_INS[keras.layers.Normalization]: normalization,
+    }
+    handled = sys.exc_info()[1]
     waiting = global_state.get_global_attribute("uninitialized_variables") or []
     global_state.set_global_attribute("uninitialized_variables", [])
     try:
         with (
             standard_defaults(),
             keras.StatelessScope(initialize_variables=False),
-            saving.custom_object_scope({_SEQUENTIAL: _CalledOnce}),
+            saving.custom_object_scope(stand_ins),
             ObjectSharingScope(),
         ):
-            config = _with_quick_sequentials(config)
+            config = _with_stand_ins(config)
             model = saving.deserialize_keras_object(config, safe_mode=True)
     except Exception as error:
-        raise ArchiveError(
-            f"Keras {keras.__version__} cannot make the model of this archive: "
-            f"{str(error)[:500]}"
-        ) from error
+        raise _explained(error, handled) from error
     finally:
         # What an archive asks for is never allocated just because somebody else
         # leaves a scope; so the list is as it was.
@@ -110,6 +155,33 @@ def build(config):
     if not isinstance(model, keras.Model):
         raise ArchiveError(f"The archive holds no model, but a {type(model).__name__}.")
     return model
+
+
+def _explained(error, handled):
+    """Returns the `ArchiveError` that says why Keras cannot make a model.
+
+    Args:
+        error: What Keras raised, because of another error maybe.
+        handled: The error that the caller was handling before, or `None`.
+    """
+    first = error
+    while (before := first.__cause__ or first.__context__) not in (None, handled):
+        first = before
+    if isinstance(first, ArchiveError):
+        return first
+    reason = str(error)[:500]
+    if "create a variable while in a stateless scope" in str(first):
+        frames = (frame for frame, _ in traceback.walk_tb(first.__traceback__))
+        makers = [type(frame.f_locals.get("self")) for frame in frames]
+        layers = [kind.__name__ for kind in makers if issubclass(kind, keras.Layer)]
+        reason = (
+            f"the class {layers[-1] if layers else 'of a layer'} makes a variable from "
+            "a value, so that its size could not be checked first. Make it with "
+            "`self.add_weight(shape, initializer)`."
+        )
+    return ArchiveError(
+        f"Keras {keras.__version__} cannot make the model of this archive: {reason}"
+    )
 
 
 def give_values(model, arrays):

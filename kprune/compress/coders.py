@@ -175,6 +175,7 @@ class Rans(Coder):
     _DECAYS = (None, 128, 192, 224, 240, 248, 252, 254)
     _LANES = (1, 64, 128, 256, 512, 1024, 2048, 4096)
     _BYTES_A_LANE = 900  # Each costs about four. With under 64, Python is as fast.
+    _LONGEST_OF_ONE = 1 << 20  # More symbols take Python too long, one by one.
     _LONG = 1 << 17  # So many symbols tell by themselves how frequent they are.
 
     def fits(self, alphabet):
@@ -186,6 +187,8 @@ class Rans(Coder):
         memory, decay, starts, frequencies = self._best_table(symbols, alphabet)
         wanted = rans.cost(frequencies) / 8 / self._BYTES_A_LANE
         lanes = max(i for i, n in enumerate(self._LANES) if i == 0 or n <= wanted)
+        if len(symbols) > self._LONGEST_OF_ONE:
+            lanes = max(lanes, 1)
         first = bytes([memory << 6 | decay << 3 | lanes])
         return first + rans.encode(starts, frequencies, self._LANES[lanes])
 
@@ -208,6 +211,11 @@ class Rans(Coder):
         if memory >= len(self._MEMORIES):
             raise ArchiveError(
                 f"A coded stream begins with the unknown byte {data[0]}."
+            )
+        if self._LANES[lanes] == 1 and count > self._LONGEST_OF_ONE:
+            raise ArchiveError(
+                f"A stream has {count:,} symbols in one lane, at most "
+                f"{self._LONGEST_OF_ONE:,} are taken."
             )
         decoder = rans.Decoder(data[1:], self._LANES[lanes])
         settings = self._MEMORIES[memory], self._DECAYS[decay]

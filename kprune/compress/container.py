@@ -11,6 +11,7 @@ follow. Shapes, types and names of the arrays are not stored: the architecture
 tells them.
 """
 
+import math
 import os
 import tempfile
 import zlib
@@ -24,6 +25,7 @@ _CHECKSUM = 4
 # own. Far more than any model needs, and too few to harm.
 _FREE_BYTES = 1 << 26
 _LARGEST_RATIO = 2000
+_DECODING_BYTES = 16  # What each weight takes while it is decoded, about.
 # Likewise for each size in the layers: some are worked with before any weight is made.
 _FREE_SIZE = 1 << 20
 _SIZE_RATIO = 16
@@ -111,16 +113,18 @@ def check_size(specs, file_bytes, max_bytes=None):
     limit = max_bytes
     if max_bytes is None:
         limit = _FREE_BYTES + _LARGEST_RATIO * file_bytes
-    asked = 0
-    for shape, dtype in specs:
-        size = dtype.itemsize
-        for length in shape:
-            size *= int(length)
-        asked += size
+    counts = [math.prod(map(int, shape)) for shape, _ in specs]
+    asked = sum(n * dtype.itemsize for n, (_, dtype) in zip(counts, specs, strict=True))
     if asked > limit:
         raise ArchiveError(
             f"The archive of {file_bytes:,} bytes asks for {asked:,} bytes of weights, "
             f"more than {limit:,}. If you trust it, pass max_bytes={asked}."
+        )
+    if max_bytes is None and sum(counts) * _DECODING_BYTES > limit:
+        raise ArchiveError(
+            f"The archive of {file_bytes:,} bytes asks for {sum(counts):,} weights, "
+            f"more than the {limit // _DECODING_BYTES:,} for which there is memory to "
+            f"decode them. If you trust it, pass max_bytes={asked}."
         )
 
 
@@ -141,6 +145,29 @@ def largest_size(file_bytes, max_bytes=None):
     return max(_FREE_SIZE + _SIZE_RATIO * file_bytes, max_bytes or 0)
 
 
+def check_place(path):
+    """Refuses to write where no file can be.
+
+    Args:
+        path: String.
+
+    Raises:
+        FileNotFoundError: If there is no such folder.
+        IsADirectoryError: If it is a folder itself.
+    """
+    folder, name = os.path.split(os.path.realpath(path))
+    if not os.path.isdir(folder):
+        raise FileNotFoundError(
+            f"There is no folder {folder!r} to write {name!r} into. Make it first, or "
+            "mend the path."
+        )
+    if os.path.isdir(path):
+        raise IsADirectoryError(
+            f"{path!r} is a folder. Add the name of a file: "
+            f"{os.path.join(path, 'model.kpz')!r}."
+        )
+
+
 def write_beside(path, data):
     """Writes a file into the folder of `path`, under a name that nobody uses.
 
@@ -150,16 +177,8 @@ def write_beside(path, data):
 
     Returns:
         String, its path for now; `os.replace` makes it the final one.
-
-    Raises:
-        FileNotFoundError: If there is no such folder.
     """
     folder, name = os.path.split(os.path.abspath(path))
-    if not os.path.isdir(folder):
-        raise FileNotFoundError(
-            f"There is no folder {folder!r} to write {name!r} into. Make it first, or "
-            "mend the path."
-        )
     handle, beside = tempfile.mkstemp(dir=folder, prefix=f".{name}.", suffix=".new")
     with os.fdopen(handle, "wb") as file:
         os.chmod(beside, 0o666 & ~_umask())

@@ -10,11 +10,15 @@ After each optimizer update the constraint of the variable, which holds zeros at
 zero, also sets the members of a cluster to their mean. No Python runs per batch.
 """
 
+import dataclasses
 import fnmatch
 
+import numpy as np
+
 from kprune.compress.codebooks import check_bits, codebook, existing_codebook
-from kprune.compress.sharing_store import is_shared, share, store_of
+from kprune.compress.sharing_store import SharedWeight, is_shared, share, store_of
 from kprune.inspection import check_built, check_keras_model, own_weights
+from kprune.mask_store import clock_of, set_clock, stores
 from kprune.prunable import Selection, find_weights, named_children
 from kprune.pruned_model import PrunedModel
 from kprune.surgery import prune, strip
@@ -46,8 +50,9 @@ def share_weights(
     Args:
         model: A built `keras.Model`, pruned, stripped or neither. It is not changed
             unless its class can't make a second one (see `kprune.prune`). Masks and
-            clock of a pruned model are carried over; one whose weights are shared
-            is stripped first and shared anew.
+            clock of a pruned model are carried over. Of one whose weights are
+            shared, those that are selected are shared anew, and all others keep
+            their clusters and masks.
         bits: Int from 1 to 12, or a dict from layer name or glob pattern to such
             ints. The first pattern counts that the layer or a layer or model
             around it matches. `None` keeps the sharing that the weights have, as
@@ -83,22 +88,28 @@ def share_weights(
     check_keras_model(model)
     check_built(model)
     bits = _Bits(bits, model)
+    selected = _selected_places(model, Selection(only, skip))
+    earlier = _Earlier.of(model) if is_shared(model) else _Earlier()
     if is_shared(model):
         model = strip(model)
-    places = _selected_places(model, Selection(only, skip))
+        only, skip = _layers_at(model, {*selected, *earlier.entries}), None
     shared = prune(model, only=only, skip=skip)
-    selected = {id(v) for i, v in enumerate(own_weights(shared)) if i in places}
+    places = {id(v): i for i, v in enumerate(own_weights(shared))}
     names = dict(_names_around(shared))
+    is_any_shared = False
     with shared.distribute_strategy.scope():
         for holder in _holders(shared):
-            found = {}
+            found = earlier.restored(store_of(holder), places)
             for entry in store_of(holder).trained_entries():
-                if id(entry.variable) in selected:
+                if places[id(entry.variable)] in selected:
                     number = bits.of(names[id(entry.variable)])
                     found[entry.path] = _codebook(entry, number, initialization, seed)
+                    is_any_shared = True
             if found:
                 share(holder, found)
-    if not is_shared(shared):
+    if earlier.entries:
+        set_clock(shared, earlier.step)
+    if not is_any_shared:
         raise ValueError(
             f"Nothing in the model {model.name!r} can be shared: all of its prunable "
             "layers are frozen. Set `trainable = True` on those to share."
@@ -106,6 +117,63 @@ def share_weights(
     # One that was changed in place may have a step that knows no constraint yet.
     shared.train_function = None
     return shared
+
+
+@dataclasses.dataclass(frozen=True)
+class _Earlier:
+    """What a model that was shared already held in place, before it was stripped.
+
+    Attributes:
+        step: Int, its clock.
+        entries: Dict from the place of a weight among the model's weights to its
+            `MaskedWeight` and the granularity of its masks.
+    """
+
+    step: int = 0
+    entries: dict = dataclasses.field(default_factory=dict)
+
+    @classmethod
+    def of(cls, model):
+        """Notes what is held in a model."""
+        places = {id(v): i for i, v in enumerate(own_weights(model))}
+        entries = {
+            places[id(entry.variable)]: (entry, store.granularity)
+            for store in stores(model)
+            for entry in store.entries
+        }
+        return cls(clock_of(model), entries)
+
+    def restored(self, store, places):
+        """Sets the masks of a store to what they were.
+
+        Args:
+            store: `MaskStore` of the stripped model, pruned again.
+            places: Dict from the id of a variable to its place.
+
+        Returns:
+            Dict from weight path to codebook, for the weights that were shared.
+        """
+        found = {}
+        for new in store.entries:
+            old, granularity = self.entries.get(places[id(new.variable)], (None, None))
+            if old is None:
+                continue
+            store.granularity = granularity
+            mask = as_array(old.mask)
+            new.mask.assign(mask)
+            if isinstance(old, SharedWeight):
+                indices = as_array(old.indices) * mask
+                values = as_array(new.variable)
+                centroids = np.zeros(old.size, values.dtype)
+                centroids[indices] = values
+                found[new.path] = centroids, indices
+        return found
+
+
+def _layers_at(model, places):
+    """Lists the layers that own the weights at some places."""
+    wanted = {id(v) for i, v in enumerate(own_weights(model)) if i in places}
+    return [w.layer for w in find_weights(model) if id(w.variable) in wanted]
 
 
 def _holders(model):

@@ -99,7 +99,7 @@ class SharingStore(MaskStore):
         places = {id(v): str(i) for i, v in enumerate(self._non_trainable_variables)}
         for entry in self.entries:
             place = places.get(id(getattr(entry, "indices", None)))
-            if place in store:
+            if place is not None and place in store:
                 entry.check(np.asarray(store[place]))
         super().load_own_variables(store)
 

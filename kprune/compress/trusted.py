@@ -41,6 +41,9 @@ _LARGEST = {
     "num_oov_indices": 1 << 16,
 }
 _SHAPES = ("batch_shape", "shape", "build_input_shape", "input_shape", "n")
+_SHAPES += ("target_shape", "padding", "size")
+# Arguments that say into how many parts a tensor is taken apart.
+_PARTS = ("indices_or_sections", "num")
 
 
 def resolve(part):
@@ -89,13 +92,14 @@ def _public(module, name):
     return functools.reduce(lambda x, step: getattr(x, step, None), steps, keras)
 
 
-def check_config(config, largest=1 << 20):
+def check_config(config, largest=1 << 20, allowed=0):
     """Checks each object and each number in a config.
 
     Args:
         config: Nested dicts and lists.
         largest: Int, the largest whole number that may be a size: whatever is no
             seed, no value and no word of a vocabulary. Defaults to about a million.
+        allowed: Int, up to where the caller trusts any number. Defaults to 0.
 
     Raises:
         ArchiveError: If something is neither a modelling class of Keras nor
@@ -113,12 +117,13 @@ def check_config(config, largest=1 << 20):
         if isinstance(part, dict):
             layers += "class_name" in part and _check_object(part)
             _check_order(part)
-        _check_argument(key, part, largest)
+        _check_argument(key, part, largest, allowed)
     if layers > _MOST_LAYERS:
         raise ArchiveError(
             f"The archive has {layers:,} layers, at most {_MOST_LAYERS:,} are taken."
         )
     _check_unrolled(parts)
+    _check_parts(parts)
 
 
 def _walk(part, key=""):
@@ -136,6 +141,8 @@ def _walk(part, key=""):
 def _check_unrolled(parts):
     """Loops that are unrolled while the model is made shall have few rounds in all."""
     loops = sum(key == "unroll" and bool(part) for key, part in parts)
+    # `unstack` without a number goes through an axis, too.
+    loops += sum(key == "num" and part is None for key, part in parts)
     if not loops:
         return
     limit = _MOST_ROUNDS // loops
@@ -145,6 +152,24 @@ def _check_unrolled(parts):
                 f"The archive has {key}={part!r} and loops to unroll ({loops}), so "
                 f"that at most {limit} is taken."
             )
+
+
+def _check_parts(parts):
+    """Each part of a tensor is one of its own while the model is made."""
+    asked = [
+        part[key]
+        for _, part in parts
+        if isinstance(part, dict)
+        for key in _PARTS
+        if key in part
+    ]
+    total = sum(len(n) + 1 for n in asked if isinstance(n, list))
+    total += sum(abs(n) for n in asked if isinstance(n, (int, float)))
+    if total > _MOST_ROUNDS:
+        raise ArchiveError(
+            f"The archive takes tensors apart into {total:,} parts in all, at most "
+            f"{_MOST_ROUNDS:,} are taken."
+        )
 
 
 def _check_order(part):
@@ -214,7 +239,7 @@ def _mentions_tensor(part):
     return isinstance(part, list) and any(map(_mentions_tensor, part))
 
 
-def _check_argument(key, part, largest):
+def _check_argument(key, part, largest, allowed):
     called = part if key == "inbound_nodes" and isinstance(part, list) else ()
     if not all(map(_mentions_tensor, called)):
         # Keras would run it at once, before any size is known.
@@ -228,7 +253,7 @@ def _check_argument(key, part, largest):
         largest = _LARGEST_NUMBER
     if isinstance(part, float):
         largest = math.inf  # No size, and Keras takes none for one.
-    largest = min(largest, _LARGEST.get(key, largest))
+    largest = max(allowed, min(largest, _LARGEST.get(key, largest)))
     if isinstance(part, (int, float)) and abs(part) > largest:
         raise ArchiveError(
             f"The archive has {key}={part!r:.40}, at most {largest:,} is taken. If you "

@@ -8,6 +8,7 @@ import keras
 import numpy as np
 from keras import layers
 
+from kprune.inspection import is_pruned
 from kprune.quantize.plan import calls, consumers, is_nested
 from kprune.quantize.rebuild import plain_copy, rebuilt
 from kprune.weight_access import as_array
@@ -40,6 +41,9 @@ def fold_batch_normalization(model):
     Returns:
         A model with the same predictions, layer names and compile arguments.
 
+    Raises:
+        ValueError: If the model holds masks or shared weights.
+
     Example:
     >>> model = keras.Sequential(
     ...     [keras.Input((3,)), layers.Dense(2), layers.BatchNormalization()]
@@ -47,6 +51,7 @@ def fold_batch_normalization(model):
     >>> [type(layer).__name__ for layer in fold_batch_normalization(model).layers]
     ['Dense', 'Identity']
     """
+    _check_plain(model)
     pairs = foldable(model)
     by_layer = {id(layer): norm for layer, norm in pairs}
     folded = {id(norm) for _, norm in pairs}
@@ -61,6 +66,15 @@ def fold_batch_normalization(model):
         return new, lambda: _fold(layer, norm, new)
 
     return rebuilt(model, stand_in)
+
+
+def _check_plain(model):
+    if is_pruned(model):
+        raise ValueError(
+            f"The model {model.name!r} is set up for training with masks or shared "
+            "weights, and folding would change what they hold. Pass "
+            "`kprune.strip(model)`, whose zeros stay zeros."
+        )
 
 
 def _identity(norm, parent):

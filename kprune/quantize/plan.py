@@ -36,10 +36,12 @@ class Placement:
     Attributes:
         inputs: List of bools, for each of its inputs.
         output: Bool, for its output.
+        uses: Int, how many times the layer is called for one call of the model.
     """
 
     inputs: list
     output: bool
+    uses: int = 0
 
 
 def calls(model):
@@ -162,6 +164,7 @@ def _place_one(call, has_range, merges, placements):
     other = placements.setdefault(id(call.operation), Placement(inputs, output))
     other.inputs = [a or b for a, b in zip(other.inputs, inputs, strict=True)]
     other.output = other.output or output
+    other.uses += 1
     return True  # of what merges into a ReLU, that has the range
 
 

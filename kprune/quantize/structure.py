@@ -8,6 +8,7 @@ from kprune.clock import applying_optimizer
 from kprune.mask_store import average_of, masked
 
 _INT8_VALUES = 255  # of a symmetric range
+_FEWEST_STEPS = 64  # Fewer may be clusters that were rounded.
 
 
 def is_sparse(kernel):
@@ -33,7 +34,8 @@ def count_clusters(kernel):
     """Counts the distinct values of a kernel, if it is clustered.
 
     A kernel counts as clustered if its nonzero weights have at most 255 values, the
-    number that int8 can tell apart, and each serves two weights on average.
+    number that int8 can tell apart, and each serves two weights on average. One value
+    in all places is that of an initializer, such as ones, and no cluster.
 
     Args:
         kernel: Float array.
@@ -51,8 +53,34 @@ def count_clusters(kernel):
     nonzero = values != 0
     used = int(counts[nonzero].sum())
     distinct = int(nonzero.sum())
-    clustered = 0 < distinct <= min(_INT8_VALUES, used // 2)
+    clustered = 0 < distinct <= min(_INT8_VALUES, used // 2) and len(values) > 1
     return len(values) if clustered else 0
+
+
+def is_rounded(kernel):
+    """Tells whether a kernel's values are just the steps of int8.
+
+    So `kprune.dequantize` leaves a kernel that was not clustered: many values, most
+    of them one step apart.
+
+    Args:
+        kernel: Float array.
+
+    Returns:
+        Bool.
+
+    Example:
+    >>> is_rounded(np.arange(-127, 128) * 0.5)
+    True
+    >>> is_rounded(np.array([-1.0, 0.0, 0.5]))
+    False
+    """
+    values = np.unique(kernel)
+    if len(values) < _FEWEST_STEPS:
+        return False
+    steps = values / np.abs(values).max() * (_INT8_VALUES // 2)
+    are_whole = np.allclose(steps, np.round(steps), rtol=0, atol=1e-3)
+    return bool(are_whole and np.median(np.diff(steps)) < 1.5)
 
 
 def equalized(weight, members, count):

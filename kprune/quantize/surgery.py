@@ -16,7 +16,7 @@ from kprune.quantize.plan import place_ranges
 from kprune.quantize.rebuild import plain_copy, rebuilt, with_activation
 from kprune.quantize.rules import rule_for
 from kprune.quantize.separable import split_separable
-from kprune.quantize.structure import count_clusters, is_sparse
+from kprune.quantize.structure import count_clusters, is_rounded, is_sparse
 from kprune.quantize.wrapper import QuantizationWrapper, wrappers
 from kprune.surgery import strip
 from kprune.weight_access import as_array
@@ -49,8 +49,10 @@ def quantize_aware(model, *, preserve=None, only=None, skip=None):
             of a kernel stay equal (CQAT; weights that are zero are a cluster like any
             other, which may leave zero), both in a list (PCQAT), or an empty list.
             Defaults to what there is: zeros in any kernel, clusters in those that
-            have at most 255 values. A kernel of nothing but zeros, as new heads may
-            have, is free to learn in any case.
+            have at most 255 values, unless these are the steps of int8, as in what
+            `dequantize` returns, or one value throughout. A kernel of nothing but
+            zeros, as new heads may have, is free to learn in any case; that of an
+            `identity` initializer is not, unless the list is empty.
         only: Layers to quantize: a name, a glob pattern, a layer, a layer class, a
             function of a layer that returns a bool, or a list of these. Defaults to
             all.
@@ -85,13 +87,13 @@ def quantize_aware(model, *, preserve=None, only=None, skip=None):
     selection = Selection(_by_name(only), _by_name(skip))
     plain = layers_for_operators(strip(model) if is_pruned(model) else model)
     selection.check(plain)
-    if "clusters" in kinds:
-        _check_clusters_survive(plain)
+    asked = preserve is not None
+    _check_clusters_survive(plain, kinds, asked)
     stays_float = FloatLayers(plain, selection)
     folded = split_separable(fold_batch_normalization(plain), stays_float)
     stays_float.check(folded)
     placements = place_ranges(folded, stays_float)
-    result = rebuilt(folded, _Wrapping(placements, kinds).stand_in)
+    result = rebuilt(folded, _Wrapping(placements, kinds, asked).stand_in)
     _check_preserved(result, preserve, kinds)
     return result
 
@@ -102,6 +104,7 @@ class _Wrapping:
 
     placements: dict
     kinds: tuple
+    asked: bool
 
     def stand_in(self, layer, parents, copier):
         placement = self.placements.get(id(layer))
@@ -119,7 +122,8 @@ class _Wrapping:
             inputs=placement.inputs,
             output=placement.output,
             masked="sparsity" in self.kinds and is_sparse(kernel),
-            clusters=count_clusters(kernel) if "clusters" in self.kinds else 0,
+            clusters=_clusters(kernel, self.kinds, self.asked),
+            uses=placement.uses,
         )
 
         def finish():
@@ -127,6 +131,12 @@ class _Wrapping:
             wrapper.capture()
 
         return wrapper, finish
+
+
+def _clusters(kernel, kinds, asked):
+    """Counts the clusters to keep; steps of int8 only if the user asked for them."""
+    wanted = "clusters" in kinds and (asked or not is_rounded(kernel))
+    return count_clusters(kernel) if wanted else 0
 
 
 def _kinds(preserve):
@@ -171,9 +181,9 @@ def _check_plain(model):
         )
 
 
-def _check_clusters_survive(model):
+def _check_clusters_survive(model, kinds, asked):
     for layer, norm in foldable(model):
-        if count_clusters(as_array(last_kernel(layer))):
+        if _clusters(as_array(last_kernel(layer)), kinds, asked):
             raise ValueError(
                 f"The kernel of {layer.name!r} is clustered, and folding {norm.name!r} "
                 "into it would give every channel values of its own. Call "

@@ -42,6 +42,8 @@ class QuantizationWrapper(DelegatingWrapper):
             training; 0 if they need not.
         static: Bool, whether all ranges are plain variables, the form that the TFLite
             converter reads. Such a layer is not for training.
+        uses: Int, how many times a model calls the layer: each range holds what all
+            of them see. Defaults to 1.
         **kwargs: What every Keras layer takes; defaults are the layer's own.
 
     Attributes:
@@ -69,6 +71,7 @@ class QuantizationWrapper(DelegatingWrapper):
         masked=False,
         clusters=0,
         static=False,
+        uses=1,
         **kwargs,
     ):
         kwargs = {"activity_regularizer": layer.activity_regularizer, **kwargs}
@@ -81,6 +84,7 @@ class QuantizationWrapper(DelegatingWrapper):
         self.masked = masked
         self.clusters = clusters
         self.static = static
+        self.uses = uses
         self._inputs = list(inputs)
         self._output = output
         self._make_ranges()
@@ -89,7 +93,11 @@ class QuantizationWrapper(DelegatingWrapper):
         self._allow_non_tensor_positional_args = layer._allow_non_tensor_positional_args
 
     def _make_ranges(self):
-        options = {"static": self.static, "dtype": self.dtype_policy}
+        options = {
+            "static": self.static,
+            "uses": self.uses,
+            "dtype": self.dtype_policy,
+        }
         self.input_ranges = [
             ActivationRange(name=f"input_{i}_range", **options) if rounded else None
             for i, rounded in enumerate(self._inputs)
@@ -182,7 +190,8 @@ class QuantizationWrapper(DelegatingWrapper):
                 this one is static.
         """
         for ours, theirs in zip(self.ranges, trained.ranges, strict=True):
-            for variable, value in zip(ours.weights, theirs.weights, strict=True):
+            # What is learned comes first; a range of several uses has more.
+            for variable, value in zip(ours.weights, theirs.weights, strict=False):
                 variable.assign(value)
         if self.limits is not None:
             self.limits.assign(trained._limits())
@@ -255,6 +264,7 @@ class QuantizationWrapper(DelegatingWrapper):
         config["masked"] = self.masked
         config["clusters"] = self.clusters
         config["static"] = self.static
+        config["uses"] = self.uses
         return config
 
 

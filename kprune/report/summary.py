@@ -196,10 +196,11 @@ def _held(model):
             found[id(entry.variable)] = _Held(True, bits)
     for wrapper in wrappers(model):
         if wrapper.kernel_variable is not None:
-            masked = wrapper.mask is not None
+            key = id(wrapper.kernel_variable)
+            pruned = found.get(key, _Held(wrapper.mask is not None, None))
             reason = _FINISHED if wrapper.static else _NOTHING_TO_KEEP
-            found[id(wrapper.kernel_variable)] = _Held(
-                masked, 8, "" if masked else reason
+            found[key] = _Held(
+                pruned.masked, pruned.bits or 8, "" if pruned.masked else reason
             )
     return found
 
@@ -213,7 +214,7 @@ def _spared(model):
 
 def _weights(layer, parents, selection):
     """Yields each weight with the outermost layer, below models, that holds it."""
-    if isinstance(layer, DelegatingWrapper):
+    while isinstance(layer, DelegatingWrapper):
         layer = layer.layer
     if isinstance(layer, keras.Model) and cloning.is_graph(layer):
         for child in layer.layers:

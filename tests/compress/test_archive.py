@@ -470,6 +470,89 @@ def test_a_size_that_loading_refuses_by_default_is_noted(tmp_path):
     assert_same_model(loaded, model)
 
 
+def test_a_model_shared_in_place_is_refused_with_one_remedy(tmp_path):
+    class Bare(keras.Model):
+        def __init__(self, dense):
+            super().__init__()
+            self.dense = dense
+
+        def call(self, x):
+            return self.dense(x)
+
+    model = Bare(layers.Dense(3))
+    model(np.ones((1, 4), "float32"))
+    with pytest.warns(UserWarning, match="pruned in place"):
+        shared = kprune.share_weights(model, bits=1)
+
+    with pytest.raises(ArchiveError, match=r"get_config`, build .*kprune\.strip`\.$"):
+        save_archive(shared, tmp_path / "m.kpz")
+
+
+def test_frozen_layers_of_a_frozen_sequential_stay_frozen(tmp_path):
+    model = keras.Sequential([keras.Input((3,)), layers.Dense(2)])
+    model.trainable = False
+
+    save_archive(model, tmp_path / "m.kpz")
+
+    assert not load_archive(tmp_path / "m.kpz").trainable_weights
+
+
+def test_an_argument_that_is_nan_is_no_difference(tmp_path):
+    masking = layers.Masking(mask_value=float("nan"))
+    model = keras.Sequential([keras.Input((3, 2)), masking, layers.Dense(2)])
+
+    save_archive(model, tmp_path / "m.kpz")
+
+    assert np.isnan(load_archive(tmp_path / "m.kpz").layers[0].mask_value)
+
+
+@keras.saving.register_keras_serializable("tests")
+class WithVariable(layers.Layer):
+    """A layer whose variable is made from a value."""
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.scale = keras.Variable(np.ones(3, "float32"), name="scale")
+
+    def call(self, x):
+        return x * self.scale
+
+
+@pytest.mark.parametrize(
+    ("layer", "message"),
+    [
+        (lambda: layers.LSTM(2, stateful=True, name="s"), "'s' .LSTM. is stateful.*=F"),
+        (lambda: layers.RNN(layers.GRUCell(2), stateful=True), "is stateful"),
+        (
+            lambda: WithVariable(name="w"),
+            "class WithVariable makes a variable from a value.*self.add_weight",
+        ),
+    ],
+)
+def test_variables_made_from_values_are_named_with_the_remedy(layer, message, tmp_path):
+    model = keras.Sequential([keras.Input(batch_shape=(1, 4, 3)), layer()])
+
+    with pytest.raises(ArchiveError, match=message):
+        save_archive(model, tmp_path / "m.kpz")
+
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_folder_in_the_place_of_the_file_is_refused_before_the_work(tmp_path):
+    with pytest.raises(IsADirectoryError, match="is a folder.*/model.kpz"):
+        save_archive("no model at all", tmp_path)
+
+
+def test_a_link_goes_on_pointing_to_the_file_that_is_replaced(tmp_path):
+    (tmp_path / "v1.kpz").write_bytes(b"old")
+    (tmp_path / "latest.kpz").symlink_to("v1.kpz")
+
+    save_archive(models.cnn(), tmp_path / "latest.kpz")
+
+    assert (tmp_path / "latest.kpz").is_symlink()
+    assert load_archive(tmp_path / "v1.kpz").name == "cnn"
+
+
 def test_nan_behind_a_mask_is_no_nan(tmp_path):
     model = kprune.prune(models.cnn())
     kprune.Pruner(model, kprune.ConstantSchedule(0.5)).step()

@@ -169,3 +169,21 @@ def test_a_missing_package_is_named(name, monkeypatch):
 
     with pytest.raises(ImportError, match=f"{package}.*pip install 'kprune.archive.'"):
         registry.get("coders", name)
+
+
+def test_long_streams_are_coded_in_lanes_however_few_bytes_they_take():
+    symbols = np.zeros((1 << 20) + 1, np.int64)
+    symbols[::1000] = 1
+    coder = registry.get("coders", "rans")
+
+    data = coder.encode(symbols, 2)
+
+    assert data[0] & 7 == 1
+    np.testing.assert_array_equal(coder.decode(data, len(symbols), 2), symbols)
+
+
+def test_a_long_stream_in_one_lane_is_refused_at_once():
+    data = registry.get("coders", "rans").encode(skewed(100), 16)
+
+    with pytest.raises(ArchiveError, match="2,000,000 symbols in one lane"):
+        registry.get("coders", "rans").decode(data, 2_000_000, 16)

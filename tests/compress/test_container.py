@@ -119,6 +119,14 @@ def test_sizes_are_checked_in_whole_numbers():
         check_size([((1000,), np.dtype("float32"))] * 2, 100, max_bytes=7999)
 
 
+def test_narrow_weights_count_with_what_it_takes_to_decode_them():
+    flags = [((30_000_000,), np.dtype("bool"))]
+
+    with pytest.raises(ArchiveError, match="30,000,000 weights.*max_bytes=30000000"):
+        check_size(flags, 100)
+    check_size(flags, 100, max_bytes=30_000_000)
+
+
 def test_files_are_made_beside_with_the_rights_of_any_new_file(tmp_path):
     ordinary = tmp_path / "ordinary"
     ordinary.write_bytes(b"x")

@@ -232,7 +232,17 @@ ROWS = {
 }
 
 
-@pytest.mark.parametrize("name", ROWS)
+# Pairs of what other rows train with alone.
+IN_THE_SLOW_RUN = {"jit", "ema", "accumulation_sgd", "mixed_float16_sgd_jit"}
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=pytest.mark.slow if name in IN_THE_SLOW_RUN else ())
+        for name in ROWS
+    ],
+)
 def test_sharing_is_held_after_every_batch_of_every_training(name):
     row = ROWS[name]
     keras.config.set_dtype_policy(row.policy)
@@ -704,3 +714,54 @@ def test_weight_behind_a_mask_counts_as_zero():
     shared = share_weights(pruned, bits=2)
 
     assert_equal(shared.layers[0].kernel.numpy() == 0, removed)
+
+
+@pytest.mark.parametrize(
+    ("make", "first", "second"),
+    [(two_layers, "first", "second"), (net, "body", "head")],
+)
+def test_sharing_one_layer_more_leaves_all_others_as_they_are(make, first, second):
+    pruned = kprune.prune(make())
+    kprune.Pruner(pruned, kprune.ConstantSchedule(0.5)).step()
+    kprune.set_clock(pruned, 7)
+    shared_first = share_weights(pruned, bits=2, only=first)
+    before = [e.variable.numpy() for e in entries(shared_first)]
+    masks = [e.mask.numpy() for e in entries(shared_first)]
+
+    both = share_weights(shared_first, bits=3, only=second)
+
+    clustered, later = entries(both)
+    np.testing.assert_array_equal(clustered.variable, before[0])
+    assert (clustered.size, later.size) == (5, 9)
+    for entry, mask in zip(entries(both), masks, strict=True):
+        np.testing.assert_array_equal(entry.mask, mask)
+    assert mask_store.clock_of(both) == 7
+    train(both)
+    assert_held(both)
+
+
+def test_masks_that_sharing_one_layer_anew_leaves_out_go_on():
+    pruned = kprune.prune(two_layers())
+    kprune.Pruner(pruned, kprune.ConstantSchedule(0.5)).step()
+    shared_second = share_weights(pruned, bits=2, only="second")
+
+    again = share_weights(shared_second, bits=1, only="second")
+
+    assert [isinstance(e, SharedWeight) for e in entries(again)] == [False, True]
+    np.testing.assert_array_equal(entries(again)[0].mask, entries(pruned)[0].mask)
+    assert entries(again)[1].size == 3
+
+
+def test_model_shared_in_part_of_a_layer_is_loaded_again(tmp_path):
+    inputs = keras.Input((4, 6))
+    attention = layers.MultiHeadAttention(2, 3, name="attention")
+    pruned = kprune.prune(keras.Model(inputs, attention(inputs, inputs)))
+    model = share_weights(pruned, bits=2, skip="query")
+
+    model.save(tmp_path / "model.keras")
+    loaded = keras.saving.load_model(tmp_path / "model.keras")
+
+    assert 0 < len(shared_entries(loaded)) < len(entries(loaded))
+    assert_held(loaded)
+    for entry, other in zip(entries(loaded), entries(model), strict=True):
+        np.testing.assert_array_equal(entry.variable, other.variable)

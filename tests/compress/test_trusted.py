@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from keras import layers
 
-from kprune.compress import ArchiveError, load_archive
+from kprune.compress import ArchiveError, load_archive, save_archive
 from kprune.compress.architecture import _DICTIONARY, full_config
 from kprune.compress.container import frame, largest_size
 from kprune.compress.packing import Writer, deflate
@@ -271,6 +271,14 @@ def test_loops_unrolled_for_ever_are_refused(path):
         load(config, path)
 
 
+def test_a_loaded_model_is_not_compiled_whatever_the_file_says(path):
+    save_archive(keras.Sequential([keras.Input((2,)), layers.ReLU()]), path)
+    config = full_config(load_archive(path))
+    config["compile_config"] = {"optimizer": "adam", "loss": "mse"}
+
+    assert not load(config, path).compiled
+
+
 def test_a_layer_instead_of_a_model_is_refused(path):
     config = dense_config()["config"]["layers"][1]
 
@@ -293,6 +301,80 @@ def test_a_layer_called_on_a_constant_is_refused_before_it_runs(path):
 
     with pytest.raises(ArchiveError, match="calls a layer on constants alone"):
         load_archive(path)
+
+
+@pytest.mark.parametrize("options", [{}, {"mean": 0.0, "variance": 1.0}])
+def test_normalization_of_a_huge_product_of_axes_is_refused(options, path):
+    norm = layers.Normalization(axis=[1, 2], **options)
+    model = keras.Sequential([keras.Input((4, 8)), norm])
+    text = json.dumps(full_config(model)).replace("4, 8", "50000, 20000")
+
+    save_archive(model, path)
+    loaded = load_archive(path)
+
+    assert type(loaded.layers[0]) is layers.Normalization
+    np.testing.assert_array_equal(loaded.layers[0].mean, model.layers[0].mean)
+    with pytest.raises(ArchiveError, match="normalizes 1,000,000,000 values"):
+        load(text.encode(), path)
+
+
+def test_the_reason_is_not_that_of_an_error_that_is_being_handled(path):
+    config = dense_config()
+    config["config"]["layers"][1]["config"]["units"] = "many"
+
+    try:
+        raise ArchiveError("of another file")
+    except ArchiveError:
+        with pytest.raises(ArchiveError, match="cannot make the model of this archive"):
+            load(config, path)
+
+
+def test_what_all_normalizations_of_an_archive_take_is_counted(path):
+    norms = [layers.Normalization(axis=1, mean=0.0, variance=1.0) for _ in range(5)]
+    config = full_config(keras.Sequential([keras.Input((4, 1)), *norms]))
+    text = json.dumps(config).replace("4, 1", "1000000, 1")
+
+    with pytest.raises(ArchiveError, match="normalizes 5,000,000 values, at most 4,"):
+        load(text.encode(), path)
+    assert len(load(text.encode(), path, max_bytes=5_000_000).layers) == 5
+
+
+@pytest.mark.parametrize("part", ["split", "unstack"])
+def test_a_tensor_taken_apart_into_too_many_is_refused(part, path):
+    inputs = keras.Input((4, 3))
+    function = getattr(keras.ops, part)
+    parts = [function(inputs, 4, 1), function(inputs, 4, 1)]
+    model = keras.Model(inputs, [parts[0][0], parts[1][1]])
+    text = json.dumps(full_config(model))
+    name = {"split": "indices_or_sections", "unstack": "num"}[part]
+    assert text.count(f'"{name}": 4') == 2
+
+    load(text.encode(), path)
+    with pytest.raises(ArchiveError, match="into 6,000 parts in all, at most 4,096"):
+        load(text.replace(f'"{name}": 4', f'"{name}": 3000').encode(), path)
+
+
+def test_a_long_axis_unstacked_without_a_number_is_refused(path):
+    inputs = keras.Input((4, 3))
+    model = keras.Model(inputs, keras.ops.unstack(inputs, axis=1)[0])
+    text = json.dumps(full_config(model))
+
+    load(text.encode(), path)
+    with pytest.raises(ArchiveError, match="batch_shape=5000 .* at most 4096 is"):
+        load(text.replace("[null, 4, 3]", "[null, 5000, 3]").encode(), path)
+
+
+def test_a_table_of_many_hashes_is_taken_from_those_who_are_trusted(tmp_path):
+    hashing = layers.Hashing(num_bins=3 << 20)
+    model = keras.Sequential([keras.Input((1,), dtype="string"), hashing])
+
+    report = save_archive(model, tmp_path / "m.kpz")
+
+    assert "load it with `max_bytes`" in str(report)
+    with pytest.raises(ArchiveError, match="num_bins=3145728, at most 1,048,576"):
+        load_archive(tmp_path / "m.kpz")
+    loaded = load_archive(tmp_path / "m.kpz", max_bytes=3 << 20)
+    assert loaded.layers[0].num_bins == 3 << 20
 
 
 def test_a_lookup_with_a_million_unknown_words_is_refused(path):

@@ -3,6 +3,7 @@ import numpy as np
 import pytest
 from keras import layers
 
+import kprune
 from kprune.quantize import fold_batch_normalization
 from kprune.quantize.fold import foldable
 
@@ -141,3 +142,11 @@ def test_compile_arguments_and_frozen_layers_are_kept():
 
     assert folded.compiled
     assert not folded.layers[0].trainable
+
+
+@pytest.mark.parametrize("make", [kprune.prune, kprune.share_weights])
+def test_model_with_masks_is_refused_with_the_remedy(make):
+    held = make(sequential((3,), layers.Dense(4), layers.BatchNormalization()))
+
+    with pytest.raises(ValueError, match=r"masks or shared weights.*kprune\.strip"):
+        fold_batch_normalization(held)

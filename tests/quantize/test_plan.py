@@ -35,6 +35,17 @@ def test_shared_layer_is_called_once_a_use_and_placed_once():
     # Its first input has no range yet, so that it has to give one to all.
     assert placements[id(dense)].inputs == [True]
     assert placements[id(dense)].output
+    assert placements[id(dense)].uses == 2
+
+
+def test_layer_of_a_nested_model_has_the_uses_of_that_model():
+    inner = keras.Sequential([keras.Input((4,)), layers.Dense(4)])
+    inputs = keras.Input((4,))
+    model = keras.Model(inputs, inner(inner(inner(inputs))))
+
+    placements = place_ranges(model, nothing)
+
+    assert placements[id(inner.layers[0])].uses == 3
 
 
 def placement_of(model, name, stays_float=nothing):

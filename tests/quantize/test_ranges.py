@@ -85,7 +85,7 @@ def test_static_bounds_do_not_move_in_training():
 
 
 def test_config_holds_every_argument():
-    layer = ActivationRange(fixed=(0.0, 1.0), momentum=0.5, static=True, name="r")
+    layer = ActivationRange((0.0, 1.0), momentum=0.5, static=True, uses=2, name="r")
 
     again = ActivationRange.from_config(layer.get_config())
 
@@ -96,3 +96,44 @@ def test_config_holds_every_argument():
 def test_momentum_of_one_is_refused():
     with pytest.raises(ValueError, match="momentum=1 must be at least 0 and below 1"):
         ActivationRange(momentum=1)
+
+
+def test_range_of_several_uses_is_the_mean_of_what_holds_all_uses_of_a_step():
+    layer = ActivationRange(uses=2, momentum=0.75)
+    steps = [([-1.0, 2.0], [0.0, 10.0]), ([0.0, 30.0], [-5.0, 1.0])]
+
+    for step in steps:
+        for batch in step:
+            layer(np.array(batch, "float32"), training=True)
+
+    np.testing.assert_allclose([layer.low, layer.high], [-3, 20])
+    assert float(layer.batches) == 2
+
+
+def test_step_in_which_one_of_the_uses_overflowed_is_left_out():
+    layer = ActivationRange(uses=2)
+    values = [[1.0], [10.0], [np.inf], [40.0], [2.0], [20.0]]
+
+    for batch in values:
+        layer(np.array(batch, "float32"), training=True)
+
+    assert float(layer.high) == 15
+    assert float(layer.batches) == 2
+
+
+@pytest.mark.parametrize("uses", [1, 2])
+def test_empty_batch_leaves_the_bounds_alone(uses):
+    layer = ActivationRange(uses=uses)
+    for _ in range(uses):
+        layer(np.array([-1.0, 3.0], "float32"), training=True)
+
+    for _ in range(uses):
+        outputs = layer(np.zeros((0, 2), "float32"), training=True)
+
+    assert outputs.shape == (0, 2)
+    assert (float(layer.low), float(layer.high)) == (-1, 3)
+
+
+def test_range_without_uses_is_refused():
+    with pytest.raises(ValueError, match="uses=0 must be 1 or more"):
+        ActivationRange(uses=0)

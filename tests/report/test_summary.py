@@ -198,3 +198,18 @@ def test_shared_weights_have_a_bit_column_in_the_table():
     rows = [line.split() for line in text.splitlines()]
     row = next(row for row in rows if row[:2] == ["first", "kernel"])
     assert row[-2:] == ["0.00%", "2"]
+
+
+def test_masks_of_a_model_pruned_while_it_trains_for_int8_are_listed():
+    aware = kprune.quantize_aware(
+        keras.Sequential([keras.Input((4,)), layers.Dense(8, name="only")])
+    )
+
+    pruned = kprune.prune(aware)
+    shared = kprune.share_weights(pruned, bits=2)
+
+    found = records(pruned)
+    assert list(found) == [("only", "kernel"), ("only", "bias")]
+    assert (found["only", "kernel"].masked, found["only", "kernel"].bits) == (True, 8)
+    assert found["only", "kernel"].reason == ""
+    assert records(shared)["only", "kernel"].bits == 2
