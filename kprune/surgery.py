@@ -113,7 +113,8 @@ def strip(model):
 
     What was written past masks or shared weights, by `assign` or `set_weights`,
     comes out as the next update would have left it: zeros behind a mask are zero,
-    and weights of one cluster have their mean.
+    and weights of one cluster have their mean. Values below 1.2e-38 (denormals), which
+    TensorFlow takes for zero, come out as zero in weights that had a mask.
 
     Args:
         model: A model that `prune` has made. It is not changed, unless it was
