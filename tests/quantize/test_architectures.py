@@ -94,6 +94,7 @@ def test_model_trains_and_its_file_is_int8_throughout(make):
 def test_published_architecture_trains_and_its_file_computes_the_same(
     name, size, in_float
 ):
+    keras.utils.clear_session()  # so that automatic names begin anew
     build = getattr(keras.applications, name)
     model = build(input_shape=(size, size, 3), weights=None, classes=3)
 
