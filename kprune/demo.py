@@ -36,10 +36,10 @@ _PLANS = {
     "cifar10": _Plan(filters=32, batch_size=128, epochs=10),
 }
 _NOTE = (
-    "A zero takes as many bytes in these files as any other number, so the raw sizes "
-    "stay. Packed with gzip, as for an archive or a download, the zeros cost little. "
-    "The pruned model was trained on from the dense one, for as many epochs again. "
-    "Neither file runs faster for its zeros."
+    "Both files leave the zeros out, which is what makes them smaller; gzip, as for a "
+    "download, makes the dense ones little smaller. Neither file runs faster for its "
+    "zeros. The pruned model was trained on from the dense one, for as many epochs "
+    "again."
 )
 
 
