@@ -3,7 +3,7 @@
 import keras
 from keras import ops
 
-from kprune.arguments import check_whole
+from kprune.arguments import check_number, check_whole
 from kprune.registry import register
 from kprune.scopes import zeros_wanted
 
@@ -44,11 +44,9 @@ class L0Budget(keras.constraints.Constraint):
                 f"L0Budget got density={density} and count={count}. Give one of the "
                 "two: the fraction of values that may stay, or their number."
             )
-        if density is not None and not 0 < density <= 1:
-            raise ValueError(
-                f"density={density} must be in (0, 1], the fraction that may be other "
-                "than zero."
-            )
+        if density is not None:
+            expected = "in (0, 1], the fraction that may be other than zero"
+            density = check_number("density", density, lambda n: 0 < n <= 1, expected)
         if count is not None:
             count = check_whole("count", count, at_least=1, unit="values that stay")
         self.density = density

@@ -19,6 +19,7 @@ from keras.saving import serialize_keras_object
 from kprune import prunable
 from kprune.clock import Clock, applying_optimizer
 from kprune.registry import register
+from kprune.scopes.names import WeightName
 from kprune.tracked import Tracked
 
 
@@ -32,8 +33,8 @@ class MaskedWeight:
         variable: The Keras variable.
         mask: Boolean Keras variable of its shape, `True` keeps the weight.
         layer: The layer that owns the variable.
-        name: String, what the weight is called beside those of other layers, such
-            as `"block_1/query_dense/kernel"`.
+        name: `WeightName`, what the weight is called beside those of other layers,
+            such as `"block_1/query_dense/kernel"`.
         tracked: The `Tracked` variables of the store.
     """
 
@@ -41,7 +42,7 @@ class MaskedWeight:
     variable: object
     mask: object
     layer: keras.Layer
-    name: str
+    name: WeightName
     tracked: Tracked
 
     def held(self, weight):
@@ -133,12 +134,20 @@ class MaskStore(keras.Layer):
                 name=f"mask_{len(self.entries)}",
             )
             setattr(self, mask.name, mask)  # as an attribute, for tf.train.Checkpoint
-            name = path if isinstance(root, keras.Model) else f"{root.name}/{path}"
+            name = self._name(root, path)
             layer = found[path].layer
             entry = MaskedWeight(path, variable, mask, layer, name, self.tracked)
             variable.constraint = MaskConstraint(self, entry, variable.constraint)
             self.entries.append(entry)
         self.refuse_conversions(root)
+
+    def _name(self, root, path):
+        """Returns what a weight is called; a pruned model's own name is left out."""
+        layer = _layer_path(root, path)
+        within = path.removeprefix(layer).removeprefix("/")
+        if vars(root).get("kprune_store") is not self:
+            layer = f"{root.name}/{layer}" if layer else root.name
+        return WeightName(layer, within)
 
     def detach(self):
         """Gives the variables back their own constraints."""
@@ -167,6 +176,15 @@ class MaskStore(keras.Layer):
                 if method is not None and not isinstance(method, _Refusal):
                     self._undo.append(functools.partial(setattr, layer, name, method))
                     setattr(layer, name, _Refusal(layer, name))
+
+
+def _layer_path(root, path):
+    """Returns the start of a path that leads out of models, to a layer."""
+    first, _, rest = path.partition("/")
+    if not isinstance(root, keras.Model) or not rest:
+        return ""
+    deeper = _layer_path(dict(prunable.named_children(root))[first], rest)
+    return f"{first}/{deeper}" if deeper else first
 
 
 class _Refusal:
@@ -295,6 +313,40 @@ def stores(model):
             if isinstance(candidate, MaskStore):
                 found[id(candidate)] = candidate
     return list(found.values())
+
+
+def trained_weights(model):
+    """Lists the weights that are pruned and trained, in running order.
+
+    Where models are subclassed, that is the order in which they hold their layers.
+
+    Args:
+        model: A pruned model.
+
+    Returns:
+        List of pairs of a `MaskStore` and a `MaskedWeight`. The names of the weights
+        begin with those of the nested models around them.
+    """
+    return [
+        (store, dataclasses.replace(entry, name=entry.name.within(models)))
+        for store, models in _in_running_order(model, (), set())
+        for entry in store.trained_entries()
+    ]
+
+
+def _in_running_order(layer, models, seen):
+    """Yields each store with the names of the nested models around it."""
+    # A Sequential does not count a layer that is only an attribute.
+    for child in (*layer._layers, vars(layer).get("kprune_store")):
+        if child is None or id(child) in seen:
+            continue
+        seen.add(id(child))
+        if isinstance(child, MaskStore):
+            yield child, models
+        else:
+            nests = isinstance(child, keras.Model)
+            within = (*models, child.name) if nests else models
+            yield from _in_running_order(child, within, seen)
 
 
 def clock_of(model):

@@ -5,6 +5,7 @@ import functools
 import numpy as np
 
 from kprune import registry
+from kprune.arguments import check_sparsity
 from kprune.scopes import Contender, as_one, tied_groups
 
 
@@ -12,7 +13,7 @@ def compute_mask(scores, sparsity, granularity="element"):
     """Returns the mask that removes the lowest scores of one weight.
 
     Args:
-        scores: Float array of any shape, one score a weight, larger means keep.
+        scores: Array of numbers, of any shape, one score a weight, larger means keep.
         sparsity: Float in [0, 1), the fraction of units to remove.
         granularity: Name or object, what is removed together. Defaults to
             `"element"`.
@@ -21,6 +22,9 @@ def compute_mask(scores, sparsity, granularity="element"):
         Bool array of `scores`' shape, `True` keeps the weight. Exactly
         `floor(sparsity * units + 0.5)` units are removed, at most all but one;
         of equal scores the lower C-order index stays.
+
+    Raises:
+        ValueError: If `sparsity` is out of range, or a score NaN or infinite.
 
     Example:
     >>> compute_mask(np.array([[0.1, 0.4], [0.3, 0.2]]), sparsity=0.5)
@@ -81,16 +85,18 @@ def compute_masks(
         Bool arrays shaped like the weights, in their order, `True` keeps.
 
     Raises:
-        ValueError: If a weight holds NaN or an infinity, if criterion, granularity
-            and scope have no meaning together, or if tied weights have different
-            numbers of units.
+        ValueError: If `sparsity` is out of range, if a weight holds NaN or an
+            infinity, if a criterion gives no number for each weight, if criterion,
+            granularity and scope have no meaning together, or if tied weights have
+            different numbers of units.
 
     Example:
     >>> weights = [np.array([1.0, -4.0]), np.array([[-2.0, 3.0]])]
     >>> [m.tolist() for m in compute_masks(weights, 0.5, scope="global")]
     [[False, True], [[False, True]]]
     """
-    if not callable(criterion):
+    sparsity = check_sparsity("sparsity", sparsity)
+    if not callable(criterion) or isinstance(criterion, type):
         criterion = registry.get("criteria", criterion)
     if not isinstance(granularity, (list, tuple)):
         granularity = [granularity] * len(weights)
@@ -250,10 +256,26 @@ class _Scored:
         known = piece in self._checked
         if not known and not self._hands_on:
             self._check_numbers(weight)
-        scores = self.criterion(weight, **evidence)
+        scores = self._as_floats(self.criterion(weight, **evidence), weight.shape)
         if not known:
             self._check_numbers(scores)
         self._checked.add(piece)  # Large weights are read more than once.
+        return scores
+
+    def _as_floats(self, scores, shape):
+        """Returns what the criterion gave, if it is a number for each weight."""
+        scores = np.asarray(scores)
+        if scores.dtype.kind in "biu":
+            scores = scores.astype("float64")
+        is_float = scores.dtype.kind == "f" or np.can_cast(scores.dtype, "longdouble")
+        if scores.shape != shape or not is_float:
+            raise ValueError(
+                f"The criterion {self.criterion!r} gave scores of shape "
+                f"{scores.shape} and type {scores.dtype} for the weight {self.name!r}, "
+                f"of which it was shown the shape {shape}. Let it return an array of "
+                "floats of the shape that it is shown, larger where a weight is to "
+                "stay."
+            )
         return scores
 
     def _check_numbers(self, values):

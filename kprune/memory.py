@@ -8,6 +8,8 @@ import numpy as np
 from kprune.mask_store import clock_of, stores
 from kprune.weight_access import as_array
 
+NOT_YET = -1  # In a variable of `Tracked`: what it is to hold has not come yet.
+
 
 def plan_of(model):
     """Returns when the latest `fit` with pruning began and was to end.
@@ -49,7 +51,7 @@ def last_update(model, origin):
         return None
     clock, noted_origin = as_array(found).tolist()
     # A clock that was set back begins anew, and so does a schedule of each `fit`.
-    is_past = clock <= clock_of(model) and noted_origin == origin
+    is_past = NOT_YET < clock <= clock_of(model) and noted_origin == origin
     return clock - origin if is_past else None
 
 

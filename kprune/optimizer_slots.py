@@ -69,13 +69,34 @@ def clean(optimizer, variable, where):
     initial = _initial_slots(plain_optimizer(optimizer), len(variable.shape))
     for name, slot in slots.items():
         value = as_array(slot)
-        begin = as_array(initial[name]).reshape(-1)[0]
+        # Muon chooses by the weight's name which slots it has; those are zeros.
+        begin = as_array(initial[name]).reshape(-1)[0] if name in initial else 0
         write(slot, np.where(where, begin, value).astype(value.dtype))
+
+
+def made_anew(optimizer):
+    """Returns an optimizer of the same configuration that has not begun.
+
+    Args:
+        optimizer: A Keras optimizer.
+
+    Raises:
+        ValueError: If its configuration does not hold all that its class needs.
+    """
+    optimizer = plain_optimizer(optimizer)
+    try:
+        return type(optimizer).from_config(optimizer.get_config())
+    except (TypeError, KeyError) as error:
+        raise ValueError(
+            f"What the optimizer {type(optimizer).__name__} begins with can't be "
+            f"found out, since it can't be made from its config: {error}. Let its "
+            "`get_config` return every argument of its constructor."
+        ) from error
 
 
 def _initial_slots(optimizer, rank):
     """Returns the slots of an optimizer that has not taken a step yet."""
-    fresh = type(optimizer).from_config(optimizer.get_config())
+    fresh = made_anew(optimizer)
     variable = keras.Variable(np.zeros((1,) * rank, "float32"))
     fresh.build([variable])
     return slots_of(fresh, variable)
@@ -93,7 +114,7 @@ def restart(optimizer, iterations):
     optimizer = plain_optimizer(optimizer)
     if not optimizer.built:
         return
-    fresh = type(optimizer).from_config(optimizer.get_config())
+    fresh = made_anew(optimizer)
     fresh.build(optimizer._trainable_variables)
     for variable, begin in zip(optimizer.variables, fresh.variables, strict=True):
         variable.assign(begin)

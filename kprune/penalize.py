@@ -31,7 +31,8 @@ def penalize(model, regularizer, *, only=None, skip=None):
     Raises:
         TypeError: If `model` is no Keras 3 model.
         ValueError: If the model is pruned, subclassed or not built, if `only` or
-            `skip` matches nothing, or if a layer can't hold a penalty on its weight.
+            `skip` matches nothing, or if a layer can't hold a penalty on its weight,
+            or not on that one alone.
 
     Example:
     >>> model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2, name="d")])
@@ -50,11 +51,7 @@ def penalize(model, regularizer, *, only=None, skip=None):
             f"left alone because: {'; '.join(sorted({w.reason for w in weights}))}."
         )
     draft = rebuilt(model, _copy)
-    wanted = {
-        weight.path: _add(weight, keras.regularizers.get(regularizer))
-        for weight in find_weights(draft, parents=None)
-        if weight.path in chosen
-    }
+    wanted = _add(draft, chosen, keras.regularizers.get(regularizer))
     # Made from the configs once more, it has what it would have from a file.
     penalized = rebuilt(draft, _copy)
     for weight in find_weights(penalized, parents=None):
@@ -82,23 +79,60 @@ def _copy(layer, parents, copier):
     return plain_copy(layer, copier)
 
 
-def _add(weight, regularizer):
-    """Adds a penalty where a layer's config says which its weight has.
+def _add(draft, chosen, regularizer):
+    """Adds a penalty where the configs of layers say which their weights have.
 
     Returns:
-        The regularizer that the weight shall have.
+        Dict from the paths of the weights to the regularizers that they shall have.
     """
+    makers = _makers(draft)
+    weights = find_weights(draft, parents=None)
+    places = {w.path: _place_of(w, makers) for w in weights}
+    _check_apart(places, chosen)
+    for place in dict.fromkeys(places[path] for path in chosen):
+        if place is not None:
+            own = getattr(*place)
+            added = regularizer if own is None else Penalties([own, regularizer])
+            setattr(*place, added)
+    return {
+        path: regularizer if places[path] is None else getattr(*places[path])
+        for path in chosen
+    }
+
+
+def _makers(model):
+    """Returns the attention layers that make others from their configs, by these."""
+    kinds = (keras.layers.MultiHeadAttention, keras.layers.GroupQueryAttention)
+    attentions = [part for part in model._flatten_layers() if isinstance(part, kinds)]
+    return {id(part): maker for maker in attentions for part in maker._layers}
+
+
+def _place_of(weight, makers):
+    """Returns the layer and the attribute that hold a weight's penalty, or `None`."""
+    layer = makers.get(id(weight.layer), weight.layer)
     name = weight.variable.name
-    # A `recurrent_kernel` has a `recurrent_regularizer`, a `kernel` its own.
-    for part in (name, name.removesuffix("_kernel")):
-        attribute = f"{part}_regularizer"
-        own = getattr(weight.layer, attribute, None)
-        if own is not None:
-            regularizer = Penalties([own, regularizer])
-        if hasattr(weight.layer, attribute):
-            setattr(weight.layer, attribute, regularizer)
-            break
-    return regularizer
+    # A `recurrent_kernel` has a `recurrent_regularizer`, a `kernel` its own, but for
+    # that of a depthwise convolution.
+    names = [name, name.removesuffix("_kernel")]
+    if isinstance(layer, (keras.layers.DepthwiseConv1D, keras.layers.DepthwiseConv2D)):
+        names.append("depthwise")
+    for part in names:
+        for attribute in (f"{part}_regularizer", f"_{part}_regularizer"):
+            if hasattr(layer, attribute):
+                return layer, attribute
+    return None
+
+
+def _check_apart(places, chosen):
+    """Raises where a weight has one penalty with another that is not chosen."""
+    taken = {places[path]: path for path in chosen if places[path] is not None}
+    for path, place in places.items():
+        if path not in chosen and place in taken:
+            raise ValueError(
+                f"The weight {path!r} can't be left without the penalty of "
+                f"{taken[place]!r}, since the config of the layer {place[0].name!r} "
+                "has one for both. Choose the whole layer, or none of it."
+            )
 
 
 def _check_held(weight, wanted):

@@ -4,6 +4,7 @@ import numpy as np
 
 from kprune import mask_store, registry
 from kprune.inspection import check_keras_model
+from kprune.layout import layout_of
 from kprune.masks import check_combination
 from kprune.scopes import Contender, as_one, tied_groups
 from kprune.ties import ties_of
@@ -50,7 +51,8 @@ def check_parts(model, criterion, scope, regrowth, highest):
     Raises:
         ValueError: With what does have a meaning, or what can be reached.
     """
-    granularities = [store.granularity for store, _ in _trained(model)]
+    trained = mask_store.trained_weights(model)
+    granularities = [store.granularity for store, _ in trained]
     check_combination(criterion, granularities, scope)
     if regrowth is not None:
         regrowth.check(granularities)
@@ -68,23 +70,34 @@ def contenders_of(model):
     Returns:
         List of `Contender`, one for the weights that are chosen together.
     """
-    trained = _trained(model)
+    trained = mask_store.trained_weights(model)
     granularities = [store.granularity for store, _ in trained]
     ties = ties_of(model, granularities, [entry.variable for _, entry in trained])
-    parts = [_contender(store.granularity, entry) for store, entry in trained]
+    parts = [
+        _contender(store.granularity, entry, tie)
+        for (store, entry), tie in zip(trained, ties, strict=True)
+    ]
     return [as_one([parts[i] for i in group]) for group in tied_groups(ties)]
 
 
-def _trained(model):
-    stores = mask_store.stores(model)
-    return [(store, entry) for store in stores for entry in store.trained_entries()]
-
-
-def _contender(granularity, entry):
+def _contender(granularity, entry, tie):
     """Returns what a scope needs to know of a weight to say what can be reached."""
-    shape = tuple(entry.variable.shape)
-    reachable = granularity.reachable(shape)
-    return Contender(np.empty(0), shape=shape, name=entry.name, reachable=reachable)
+    layout = layout_of(entry.layer, entry.variable)
+    zeros = layout.canonical(np.zeros(entry.variable.shape, "float32"))
+    # What is removed evenly from all parts of a weight has its limit from `reachable`.
+    scores, sizes = range(zeros.size), 1
+    if not (granularity.elementwise or granularity.within_layer):
+        units = granularity.units(
+            zeros, None, *(() if granularity.tied_by is None else (tie,))
+        )
+        scores, sizes = units.scores, units.sizes
+    return Contender(
+        scores,
+        sizes=sizes,
+        shape=zeros.shape,
+        name=entry.name,
+        reachable=granularity.reachable(zeros.shape),
+    )
 
 
 def check_clocks(model):

@@ -88,7 +88,7 @@ class Selection:
         names = list(dict.fromkeys(part.name for part in parts))
         for argument in ("only", "skip"):
             for entry in getattr(self, argument) or ():
-                if isinstance(entry, str) and not fnmatch.filter(names, entry):
+                if isinstance(entry, str) and not _are_any(names, entry):
                     raise ValueError(
                         f"{argument} got {entry!r}, which matches no layer. The "
                         f"model's layers are {', '.join(map(repr, names))}. Mend "
@@ -113,9 +113,14 @@ def _any_match(entries, chain):
     return any(_matches(entry, layer) for entry in entries for layer in chain)
 
 
+def _are_any(names, pattern):
+    """Tells whether a pattern, which may be a name with brackets, is in some names."""
+    return pattern in names or bool(fnmatch.filter(names, pattern))
+
+
 def _matches(entry, layer):
     if isinstance(entry, str):
-        return fnmatch.fnmatchcase(layer.name, entry)
+        return _are_any([layer.name], entry)
     if isinstance(entry, keras.Layer):
         return entry is layer
     if isinstance(entry, type):

@@ -84,7 +84,7 @@ class Pruner:
         self._updater = Updater(
             model, self.criterion, self.scope, self.regrowth, calibration_data
         )
-        follow(model, kinds_to_follow(self.criterion, self.regrowth))
+        self._follow()
         self._stores = mask_store.stores(model)
         self._clocks = {store.clock for store in self._stores}
         self._brings_back = self.schedule.lowers or self.regrowth is not None
@@ -110,8 +110,11 @@ class Pruner:
 
         Raises:
             ValueError: If the clocks of the layers disagree, if all pruned
-                layers are frozen, or if a weight is NaN or infinite.
+                layers are frozen, if a weight is NaN or infinite, or if what the
+                criterion wants of it can't be had.
         """
+        if getattr(self.model, "optimizer", None) is not self._optimizer:
+            self._follow()  # the model was compiled anew
         clock = self.clock
         if self.held or not any(store.entries for store in self._stores):
             return clock  # a Sequential that its first batch is about to build
@@ -166,6 +169,10 @@ class Pruner:
         """Looks at the model anew, after others have set its masks and its clock."""
         self._done = _NOTHING_YET
 
+    def _follow(self):
+        follow(self.model, kinds_to_follow(self.criterion, self.regrowth))
+        self._optimizer = getattr(self.model, "optimizer", None)
+
     def _check_parts(self):
         parts = (self.criterion, self.scope, self.regrowth)
         check_parts(self.model, *parts, self.schedule.highest)
@@ -182,6 +189,8 @@ class Pruner:
         """Carries out an update that can't be repeated, unless it has been."""
         last = memory.last_update(self.model, self.origin)
         before = self.measure()
+        if due is None:
+            self._updater.rehearse()  # says now what would be wrong later
         if due is None or last is not None and due <= last:
             return
         asked = self.schedule.last_due(due)

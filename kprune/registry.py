@@ -147,10 +147,14 @@ def get(family, identifier):
     )
     if isinstance(identifier, kinds):
         return identifier
+    hint = ""
+    if isinstance(identifier, type):
+        name = identifier.__name__
+        hint = f" {name} is a class: pass an object of it, `{name}(...)`."
     raise ValueError(
         f"{identifier!r} is none of the registered {family}: "
         f"{', '.join(map(repr, entries))}. Pass one of these names, an object of "
-        "such a class, or the config of one."
+        f"such a class, or the config of one.{hint}"
     )
 
 

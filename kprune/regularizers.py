@@ -8,6 +8,7 @@ import math
 import keras
 from keras import ops
 
+from kprune.arguments import check_number
 from kprune.registry import register
 
 
@@ -26,11 +27,15 @@ class GroupLasso(keras.regularizers.Regularizer):
             which holds all weights at that place. -1 groups by outputs (the filters of
             a `Conv2D`, the units of a `Dense`), -2 by inputs, `[-2, -1]` the single
             2-D slices of a convolution kernel; in a `Conv2DTranspose` outputs are at
-            -2. Defaults to -1.
+            -2. These are the axes of the weight as Keras stores it, so that in an
+            `LSTM` or a `GRU` each gate of a unit is a group of its own, where
+            `Channel` removes all gates together; in `MultiHeadAttention`, whose
+            query kernel has the axes (inputs, heads, sizes), -1 groups the same place
+            of all heads, and -2 a head. Defaults to -1.
 
     Raises:
-        ValueError: If `strength` is negative or no number; when the losses of
-            a model are asked for, if a weight has no such axis.
+        ValueError: If `strength` is negative or no number, or `axis` no int; when the
+            losses of a model are asked for, if a weight has no such axis.
 
     Example:
     >>> penalty = GroupLasso(0.5)(ops.array([[3.0, 0.0], [4.0, 0.0]]))
@@ -45,10 +50,13 @@ class GroupLasso(keras.regularizers.Regularizer):
     """
 
     def __init__(self, strength=0.001, axis=-1):
-        if isinstance(strength, bool) or not 0 <= strength < float("inf"):
-            raise ValueError(f"strength={strength} must be a finite number, 0 or more.")
-        self.strength = float(strength)
+        expected = "a finite number, 0 or more"
+        self.strength = float(
+            check_number("strength", strength, lambda n: 0 <= n < math.inf, expected)
+        )
         self.axis = list(axis) if isinstance(axis, (list, tuple)) else axis
+        if not all(type(place) is int for place in self._axes()):
+            raise ValueError(f"axis={axis!r} must be an int or a list of ints.")
 
     def get_config(self):
         return {"strength": self.strength, "axis": self.axis}
@@ -63,9 +71,12 @@ class GroupLasso(keras.regularizers.Regularizer):
         norms = ops.where(positive, ops.sqrt(ops.where(positive, squares, 1)), 0)
         return self.strength * size**0.5 * ops.sum(norms)
 
+    def _axes(self):
+        return self.axis if isinstance(self.axis, list) else [self.axis]
+
     def _axes_within(self, shape):
         """Returns the axes along which a group reaches."""
-        axes = self.axis if isinstance(self.axis, list) else [self.axis]
+        axes = self._axes()
         rank = len(shape)
         if not all(-rank <= axis < rank for axis in axes):
             raise ValueError(

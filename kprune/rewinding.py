@@ -1,10 +1,11 @@
 """`Rewind`: kept weights go back to where they were before they were trained."""
 
-import keras
+import numpy as np
 
 from kprune import mask_store
 from kprune.arguments import check_whole
-from kprune.optimizer_slots import plain_optimizer, restart
+from kprune.memory import NOT_YET
+from kprune.optimizer_slots import made_anew, plain_optimizer, restart
 from kprune.registry import register
 from kprune.regrowth import Regrowth
 from kprune.weight_access import as_array
@@ -58,28 +59,64 @@ class Rewind(Regrowth):
         if step < self.step:
             return
         tracked = mask_store.stores(model)[0].tracked
-        optimizer = plain_optimizer(getattr(model, "optimizer", None))
-        if tracked.get("early_step") is None:
-            _take(model, tracked, optimizer)
+        taken = tracked.get("early_step")
+        if taken is None or as_array(taken) == NOT_YET:
+            _take(model, tracked)
         elif changed:
-            _bring_back(model, tracked, optimizer)
+            _bring_back(model, tracked)
 
     def get_config(self):
         return {"step": self.step}
 
 
-def _take(model, tracked, optimizer):
-    step = 0 if optimizer is None else int(as_array(optimizer._iterations))
-    tracked.hold("early_step", keras.ops.convert_to_numpy(step).astype("int64"))
-    for number, variable in enumerate(model.trainable_variables):
-        tracked.hold(f"early_{number}", as_array(variable))
+def _take(model, tracked):
+    for optimizer in _optimizers(model):
+        made_anew(optimizer)  # can it be, when weights are brought back?
+    steps = [int(as_array(optimizer._iterations)) for optimizer in _optimizers(model)]
+    _note(tracked, "early_step", np.asarray(max(steps, default=0), "int64"))
+    for number, variable in enumerate(_weights(model)):
+        _note(tracked, f"early_{number}", as_array(variable))
 
 
-def _bring_back(model, tracked, optimizer):
-    for number, variable in enumerate(model.trainable_variables):
-        variable.assign(tracked.get(f"early_{number}"))
+def _note(tracked, name, value):
+    tracked.hold(name, value).assign(value)
+
+
+def _bring_back(model, tracked):
+    weights = _weights(model)
+    taken = [tracked.get(f"early_{number}") for number in range(len(weights))]
+    _check(weights, taken)
+    for variable, early in zip(weights, taken, strict=True):
+        if variable.trainable:
+            variable.assign(early)
     for store in mask_store.stores(model):
         for entry in store.entries:
             entry.variable.assign(entry.held(entry.variable))
-    if optimizer is not None:
+    for optimizer in _optimizers(model):
         restart(optimizer, int(as_array(tracked.get("early_step"))))
+
+
+def _check(weights, taken):
+    """Raises a `ValueError` if an early value is missing or of another shape."""
+    for variable, early in zip(weights, taken, strict=True):
+        if early is None or early.shape != variable.shape:
+            raise ValueError(
+                f"No early value of {variable.path} is known to rewind to: the model "
+                "had other weights when they were taken. Build it whole before "
+                "training, and start again with `kprune.prune` on a fresh model."
+            )
+
+
+def _weights(model):
+    """Lists what is trained or was before it was frozen, always in one order."""
+    found = [v for layer in model._flatten_layers() for v in layer._trainable_variables]
+    return list({id(variable): variable for variable in found}.values())
+
+
+def _optimizers(model):
+    """Lists the optimizers that have trained a model, in `fit` or in another loop."""
+    found = [getattr(model, "optimizer", None)]
+    for store in mask_store.stores(model):
+        found += [entry.variable.constraint.optimizer for entry in store.entries]
+    plain = [plain_optimizer(optimizer) for optimizer in found if optimizer is not None]
+    return list({id(optimizer): optimizer for optimizer in plain}.values())

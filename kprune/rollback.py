@@ -1,12 +1,17 @@
 """`Rollback`: back to the last masks that kept a metric, when pruning went too far."""
 
 import math
+import numbers
+import sys
+import zlib
 
 import keras
 import numpy as np
 
 from kprune import mask_store
 from kprune.arguments import check_whole
+from kprune.memory import NOT_YET
+from kprune.optimizer_slots import plain_optimizer, restart
 from kprune.registry import Configurable
 from kprune.weight_access import as_array
 
@@ -20,7 +25,8 @@ class Rollback(Configurable):
     A `PruningCallback` looks at the metric after every epoch. While it stays within
     the tolerance, weights, masks, the optimizer's state and the clock are kept aside,
     in memory. When it does not, they are brought back bit for bit, and the sparsity
-    is raised no further; training goes on with those masks.
+    is raised no further; training goes on with those masks. A model remembers it: a
+    later `fit` with the same `Rollback` is held too, one with another begins anew.
 
     Args:
         monitor: String, a metric in the logs of `fit`, as in `"val_accuracy"`.
@@ -44,11 +50,16 @@ class Rollback(Configurable):
     """
 
     def __init__(self, monitor, tolerance, *, reference=None, mode=None, patience=0):
-        if not 0 <= tolerance < math.inf:
+        if not _is_number(tolerance) or tolerance < 0:
             raise ValueError(f"tolerance={tolerance!r} must be a number of 0 or more.")
+        if reference is not None and not _is_number(reference):
+            raise ValueError(
+                f"reference={reference!r} must be a finite number, what "
+                f"{monitor!r} is without pruning, or None."
+            )
         self.monitor = monitor
-        self.tolerance = tolerance
-        self.reference = reference
+        self.tolerance = float(tolerance)
+        self.reference = None if reference is None else float(reference)
         self.mode = _mode_of(monitor) if mode is None else mode
         if self.mode not in ("min", "max"):
             raise ValueError(
@@ -72,6 +83,11 @@ class Rollback(Configurable):
         }
 
 
+def _is_number(value):
+    is_real = isinstance(value, numbers.Real) and not isinstance(value, (bool, np.bool))
+    return is_real and math.isfinite(value)
+
+
 def _mode_of(monitor):
     if any(part in monitor for part in _SMALLER_IS_BETTER):
         return "min"
@@ -81,7 +97,8 @@ def _mode_of(monitor):
 class Guard:
     """Carries out a `Rollback` in one training.
 
-    The reference, and whether sparsity is held, are saved with the model.
+    The reference, whether sparsity is held, and how many epochs in a row were worse
+    are saved with the model.
 
     Args:
         rollback: `Rollback`.
@@ -91,12 +108,29 @@ class Guard:
     def __init__(self, rollback, pruner):
         self.rollback = rollback
         self.pruner = pruner
-        self._snapshot = None
-        self._bad_epochs = 0
-        start = math.nan if rollback.reference is None else rollback.reference
         tracked = mask_store.stores(pruner.model)[0].tracked
-        self._state = tracked.hold("rollback", np.array([start, False], "float64"))
+        empty = np.array([math.nan, False, NOT_YET, 0, 0], "float64")
+        self._state = tracked.hold("rollback", empty)
+        self._begin_unless_known()
+        # A run that is resumed where all was well has to have a way back, too.
+        is_good = self._bad_epochs == 0 and not self.held
+        self._snapshot = _values(pruner.model) if is_good else None
         pruner.held = self.held
+
+    def _begin_unless_known(self):
+        """Begins anew if the model was last guarded by another `Rollback`."""
+        rollback, reference = self.rollback, self.rollback.reference
+        metric = zlib.crc32(rollback.monitor.encode())
+        whole = zlib.crc32(repr(rollback.get_config()).encode())
+        *_, last_metric, last_whole = as_array(self._state)
+        if whole == last_whole:
+            return
+        if reference is None:
+            reference = self.reference if metric == last_metric else math.nan
+        self._state.assign([reference, False, NOT_YET, metric, whole])
+
+    def _note(self, reference, held, bad_epochs):
+        self._state.assign([reference, held, bad_epochs, *as_array(self._state)[3:]])
 
     @property
     def reference(self):
@@ -108,6 +142,11 @@ class Guard:
         """Bool, whether the sparsity is raised no further."""
         return bool(as_array(self._state)[1])
 
+    @property
+    def _bad_epochs(self):
+        """Int, how many epochs in a row were worse; `NOT_YET` before the first."""
+        return int(as_array(self._state)[2])
+
     def check_reference(self, first_sparsity):
         """Raises if pruning begins before there is anything to compare with.
 
@@ -118,25 +157,29 @@ class Guard:
             name = self.rollback.monitor
             raise ValueError(
                 f"{self.rollback!r} has nothing to compare {name!r} with, since "
-                "weights are removed before the first epoch ends. Pass the metric of "
-                "the model as it is, Rollback(..., reference=...), or let the schedule "
-                "begin after an epoch of training."
+                "weights are removed before the first epoch that measures it ends. "
+                "Pass the metric of the model as it is, Rollback(..., reference=...), "
+                "or let the schedule begin after such an epoch."
             )
 
     def judge(self, logs):
         """Looks at the metric of an epoch, and goes back if it has to.
 
         Args:
-            logs: Dict from names to metrics.
+            logs: Dict from names to metrics. Epochs that `fit` does not validate are
+                passed over where the metric is one of validation.
 
         Returns:
             String that says what was done, or `None`.
 
         Raises:
-            ValueError: If the metric is not there.
+            ValueError: If the metric is not there, or if weights were removed before
+                there was anything to compare with.
         """
         name = self.rollback.monitor
         if name not in logs:
+            if name.startswith("val_") and _skips_validation(logs):
+                return None
             raise ValueError(
                 f"{self.rollback!r} looks for {name!r}, and the logs hold "
                 f"{', '.join(map(repr, logs))}. Compile the model with that metric, "
@@ -144,25 +187,24 @@ class Guard:
             )
         value = float(logs[name])
         if self.pruner.measure() == 0 and self.rollback.reference is None:
-            self._state.assign([value, self.held])
+            self._note(value, self.held, self._bad_epochs)
+        self.check_reference(0.0)
         if self.rollback.keeps(value, self.reference):
+            self._note(self.reference, self.held, 0)
             self._snapshot = _values(self.pruner.model)
-            self._bad_epochs = 0
             return None
-        self._bad_epochs += 1
+        self._note(self.reference, self.held, max(self._bad_epochs, 0) + 1)
         if self._bad_epochs <= self.rollback.patience:
             return None
         return self._go_back(value)
 
     def _go_back(self, value):
         if self._snapshot is not None:
-            for variable, kept in zip(
-                _variables(self.pruner.model), self._snapshot, strict=True
-            ):
+            _forget_since(self.pruner.model, self._snapshot)
+            for variable, kept in self._snapshot:
                 variable.assign(kept)
             self.pruner.start_over()
-        self._bad_epochs = 0
-        self._state.assign([self.reference, True])
+        self._note(self.reference, True, 0)
         self.pruner.held = True
         to = "nothing to go back to" if self._snapshot is None else "went back"
         return (
@@ -179,4 +221,31 @@ def _variables(model):
 
 
 def _values(model):
-    return [keras.ops.convert_to_numpy(v).copy() for v in _variables(model)]
+    return [(v, keras.ops.convert_to_numpy(v).copy()) for v in _variables(model)]
+
+
+def _forget_since(model, snapshot):
+    """Empties what was made after a snapshot, which does not hold it."""
+    known = {id(variable) for variable, _ in snapshot}
+    for store in mask_store.stores(model):
+        for variable in store.tracked.variables_by_name.values():
+            if id(variable) not in known:
+                variable.assign(np.full(variable.shape, NOT_YET, variable.dtype))
+    optimizer = plain_optimizer(getattr(model, "optimizer", None))
+    if optimizer is not None and any(id(v) not in known for v in optimizer.variables):
+        restart(optimizer, 0)
+
+
+def _skips_validation(logs):
+    """Tells whether `fit` validates, but not at the end of the epoch with these logs.
+
+    Keras tells a callback nothing of `validation_freq`.
+    """
+    if any(name.startswith("val_") for name in logs):
+        return False
+    frame = sys._getframe(1)
+    while frame is not None:
+        if "validation_freq" in frame.f_locals:
+            return frame.f_locals.get("validation_data") is not None
+        frame = frame.f_back
+    return False

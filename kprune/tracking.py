@@ -35,6 +35,28 @@ def follow(model, kinds):
         model.make_train_function(force=True)  # the old one is traced without them
 
 
+def check_followed(entries, kinds):
+    """Raises if nothing has been seen of what shall decide.
+
+    Args:
+        entries: List of `MaskedWeight`, those that shall be pruned.
+        kinds: Sequence of strings, what is wanted of them.
+
+    Raises:
+        ValueError: If weights shall be ranked by movements and none has moved.
+    """
+    if "movement" not in kinds:
+        return
+    sums = [entry.tracked_as("movement") for entry in entries]
+    if not any(np.any(as_array(total)) for total in sums):
+        raise ValueError(
+            "Weights shall be removed by their movement, and none has been seen. "
+            "Either nothing was trained yet with this criterion: let the schedule "
+            "start later, such as with `begin_step=100`. Or another optimizer updates "
+            "the weights: use `model.optimizer` in a training loop of your own."
+        )
+
+
 def _check(model, kinds):
     if model.distribute_strategy.num_replicas_in_sync > 1:
         raise ValueError(

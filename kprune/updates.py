@@ -8,6 +8,7 @@ from kprune.layout import layout_of
 from kprune.optimizer_slots import clean
 from kprune.regrowth import Update
 from kprune.ties import ties_of
+from kprune.tracking import check_followed
 from kprune.weight_access import as_array, write, write_masked
 
 
@@ -30,7 +31,7 @@ class Updater:
         self.criterion = criterion
         self.scope = scope
         self.regrowth = regrowth
-        requires = getattr(criterion, "requires", ())
+        self._requires = requires = getattr(criterion, "requires", ())
         self._calibration = Calibration(model, requires, calibration_data)
         if regrowth is not None:
             both = dict.fromkeys((*requires, *regrowth.requires))
@@ -38,8 +39,7 @@ class Updater:
 
     def trained(self):
         """Lists pairs of a store and an entry, for the weights that are trained."""
-        stores = mask_store.stores(self.model)
-        return [(store, e) for store in stores for e in store.trained_entries()]
+        return mask_store.trained_weights(self.model)
 
     def update(self, sparsity, step=0, *, regrows=False, reopens=False):
         """Carries out an update.
@@ -55,9 +55,12 @@ class Updater:
             Float, the fraction of zeros.
 
         Raises:
-            ValueError: If a weight is NaN or infinite.
+            ValueError: If a weight is NaN or infinite, or if its movement shall
+                decide and none has been seen.
         """
         pruned = self.trained()
+        if sparsity > 0:
+            check_followed([entry for _, entry in pruned], self._requires)
         weights = [as_array(entry.variable) for _, entry in pruned]
         present = [as_array(entry.mask) for _, entry in pruned]
         masks = list(
@@ -75,6 +78,20 @@ class Updater:
             _assign_mask(entry, mask, weight)
             written.add(id(entry.variable))
         return fraction
+
+    def rehearse(self):
+        """Finds masks that remove nothing, and drops them.
+
+        Raises:
+            ValueError: What an update would raise.
+        """
+        pruned = self.trained()
+        weights = [as_array(entry.variable) for _, entry in pruned]
+        present = [as_array(entry.mask) for _, entry in pruned]
+        for _ in self._masks(pruned, weights, present, 0.0, 0, False, False):
+            pass
+        if self.regrowth is not None and self.regrowth.requires:
+            self._gather([entry for _, entry in pruned], regrows=True)
 
     def _masks(self, pruned, weights, present, sparsity, step, regrows, reopens):
         entries = [entry for _, entry in pruned]
@@ -117,7 +134,8 @@ class Updater:
         opened = mask & ~as_array(entry.mask)
         if not opened.any():
             return weight
-        shadow = entry.tracked_as("shadow")
+        has_learnt = "shadow" in getattr(self.regrowth, "tracks", ())
+        shadow = entry.tracked_as("shadow") if has_learnt else None
         if shadow is None:
             for optimizer in _optimizers(self.model, entry):
                 clean(optimizer, entry.variable, opened)

@@ -1,3 +1,5 @@
+import json
+
 import keras
 import numpy as np
 import pytest
@@ -69,6 +71,8 @@ def test_density_is_that_of_what_is_left(budget, left):
         ({"density": 0.5, "count": 3}, "got density=0.5 and count=3"),
         ({"density": 0}, r"density=0 must be in \(0, 1\]"),
         ({"density": 10}, "density=10 must be in"),
+        ({"density": True}, "density=True must be in"),
+        ({"density": "x"}, "density='x' must be in"),
         ({"count": 0}, "count=0 must be a whole number of 1 or more"),
         ({"count": 2.5}, "count=2.5 must be a whole number"),
     ],
@@ -76,6 +80,12 @@ def test_density_is_that_of_what_is_left(budget, left):
 def test_arguments_are_checked_at_once(arguments, message):
     with pytest.raises(ValueError, match=message):
         L0Budget(**arguments)
+
+
+def test_config_of_a_numpy_density_can_be_written_as_json():
+    config = json.dumps(L0Budget(np.float32(0.25)).get_config())
+
+    assert json.loads(config) == {"density": 0.25, "count": None}
 
 
 def regression(constraint):

@@ -9,6 +9,7 @@ import tensorflow as tf
 
 import kprune
 from kprune import mask_store
+from kprune.mask_store import clock_of
 from kprune.optimizer_slots import slots_of
 from tests.training_helpers import (
     BATCH,
@@ -321,9 +322,10 @@ def test_movement_is_the_sum_of_minus_weight_times_gradient(name):
 def test_movement_is_followed_in_a_model_that_was_trained_before():
     model = pruned()
     fit(model, epochs=1)  # the step is traced without it
+    schedule = kprune.PolynomialSchedule(0.75, BATCHES + 3, BATCHES + 15, frequency=4)
 
-    fit(model, pruning_by("movement"))
-    fit(model, pruning_by("movement"), epochs=1)
+    fit(model, kprune.PruningCallback(schedule, criterion="movement"))
+    fit(model, kprune.PruningCallback(schedule, criterion="movement"), epochs=1)
 
     assert (entries(model)[0].tracked_as("movement").numpy() != 0).any()
     assert counts(model) == DONE
@@ -334,6 +336,79 @@ def test_movement_needs_an_optimizer_to_watch():
 
     with pytest.raises(ValueError, match=r"not compiled with one. Call `model.compile"):
         kprune.Pruner(model, kprune.ConstantSchedule(0.5), criterion="movement")
+
+
+@pytest.mark.parametrize(
+    "schedule",
+    [
+        kprune.ConstantSchedule(0.5),
+        kprune.IterativeSchedule(0.5, rounds=2, steps_per_round=5),
+    ],
+)
+def test_pruning_by_movement_before_anything_moved_is_refused(schedule):
+    model = pruned()
+
+    with pytest.raises(ValueError, match=r"none has been seen.*begin_step=100"):
+        fit(model, kprune.PruningCallback(schedule, criterion="movement"))
+
+    assert clock_of(model) == 0
+
+
+def test_movement_is_not_seen_by_another_optimizer():
+    model, other = pruned(), keras.optimizers.SGD(0.1)
+    other.build(model.trainable_variables)
+    schedule = kprune.ConstantSchedule(0.5, begin_step=1)
+    pruner = kprune.Pruner(model, schedule, criterion="movement")
+    pruner.step()
+    other.apply([tf.ones(v.shape) for v in model.trainable_variables])
+
+    with pytest.raises(ValueError, match=r"another optimizer .* `model.optimizer`"):
+        pruner.step()
+
+
+def test_movement_is_followed_on_when_the_model_is_compiled_anew():
+    model, (x, y) = pruned(), data()
+    schedule = kprune.ConstantSchedule(0.5, begin_step=2)
+    pruner = kprune.Pruner(model, schedule, criterion="movement")
+    model.compile("sgd", "mse")
+
+    for _ in range(3):
+        pruner.step()
+        model.train_on_batch(x[:BATCH], y[:BATCH])
+
+    assert pruner.sparsity == 0.5
+    for entry in entries(model):
+        assert np.any(entry.tracked_as("movement").numpy())
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"schedule": kprune.ConstantSchedule(0.5, begin_step=9)},
+        {"schedule": kprune.CyclicSchedule(0.5, 2, sparse_steps=4, begin_step=9)},
+        {
+            "schedule": kprune.ConstantSchedule(0.5, begin_step=9),
+            "regrowth": kprune.SET(end_step=12),
+        },
+    ],
+    ids=["plain", "cyclic", "regrowth"],
+)
+def test_evidence_that_can_not_be_had_is_missed_before_any_training(arguments):
+    inputs = keras.Input((3, 2))
+    outputs = keras.layers.Dense(1)(keras.layers.LSTM(2)(inputs))
+    model = kprune.prune(keras.Model(inputs, outputs))
+    model.compile("sgd", "mse")
+    x = np.ones((8, 3, 2), "float32")
+    callback = kprune.PruningCallback(
+        **arguments, criterion="wanda", calibration_data=x
+    )
+
+    with pytest.raises(ValueError, match="lstm.*can't be told"):
+        model.fit(
+            x, x[:, 0, :1], batch_size=1, epochs=4, verbose=0, callbacks=[callback]
+        )
+
+    assert clock_of(model) == 0
 
 
 # Surgery, against dense weights kept by hand

@@ -1,4 +1,5 @@
 import dataclasses
+import re
 
 import numpy as np
 import pytest
@@ -102,6 +103,50 @@ def test_criterion_may_be_a_function():
     )
 
     np.testing.assert_array_equal(mask, [0, 0, 1, 1])
+
+
+@pytest.mark.parametrize("kind", ["int64", "uint8", "bool"])
+def test_scores_may_be_whole_numbers(kind):
+    scores = np.array([[3, 0], [1, 2]], kind)
+
+    (mask,) = compute_masks([np.ones((2, 2))], 0.5, criterion=lambda weight: scores)
+
+    np.testing.assert_array_equal(mask, by_sorting(scores.astype("float64"), 0.5))
+    np.testing.assert_array_equal(compute_mask(scores, 0.5), mask)
+
+
+@pytest.mark.parametrize(
+    ("scores", "message"),
+    [
+        (np.ones(2), r"shape \(2,\) and type float64"),
+        (3.0, r"shape \(\) and type float64"),
+        (np.ones((2, 3), "complex64"), r"shape \(2, 3\) and type complex64"),
+        (None, r"shape \(\) and type object"),
+    ],
+)
+@pytest.mark.parametrize("granularity", ["element", "channel"])
+def test_scores_of_another_form_are_laid_to_the_criterion(granularity, scores, message):
+    def mine(weight):
+        return scores
+
+    with pytest.raises(
+        ValueError, match=f"<function .*mine.* gave scores of {message}"
+    ):
+        list(
+            compute_masks(
+                [np.ones((2, 3))], 0.5, criterion=mine, granularity=granularity
+            )
+        )
+
+
+@pytest.mark.parametrize("sparsity", [90, 1.0, -0.2, np.nan, "0.5", None, True])
+def test_what_is_no_sparsity_is_refused(sparsity):
+    message = re.escape(f"sparsity={sparsity!r} must be a number in [0, 1)")
+
+    with pytest.raises(ValueError, match=message):
+        compute_mask(np.ones(4), sparsity)
+    with pytest.raises(ValueError, match=message):
+        list(compute_masks([np.ones(4)], sparsity))
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])

@@ -130,12 +130,64 @@ def test_kernels_are_penalized_wherever_they_are(layer, shape, number):
     assert len(penalize(model, "l1").losses) == number
 
 
-def test_weight_without_a_place_for_a_penalty_is_named():
+def with_attention(layer):
     inputs = keras.Input((4, 6))
-    attention = layers.MultiHeadAttention(2, 3, name="attention")
-    model = keras.Model(inputs, attention(inputs, inputs))
+    return keras.Model(inputs, layer(inputs, inputs))
 
-    with pytest.raises(ValueError, match="'attention/query_dense/kernel' can't be pen"):
+
+@pytest.mark.parametrize(
+    "attention",
+    [
+        lambda: layers.MultiHeadAttention(2, 3),
+        lambda: layers.MultiHeadAttention(2, 3, kernel_regularizer="l2"),
+        lambda: layers.GroupQueryAttention(3, 4, 2),
+    ],
+)
+def test_the_kernels_of_attention_have_the_penalty_of_their_layer(attention):
+    model = with_attention(attention())
+    kernels = [w for w in model.trainable_weights if w.name == "kernel"]
+
+    penalized = penalize(model, GroupLasso(0.5))
+
+    assert len(penalized.losses) == len(kernels) == 4
+    expected = sum(float(GroupLasso(0.5)(kernel)) for kernel in kernels)
+    expected += float(sum(model.losses))
+    assert float(sum(penalized.losses)) == pytest.approx(expected, rel=1e-6)
+
+
+def test_a_part_of_attention_can_not_be_penalized_by_itself():
+    model = with_attention(layers.MultiHeadAttention(2, 3, name="attention"))
+
+    with pytest.raises(ValueError, match="'attention/key_dense/kernel' can't be left"):
+        penalize(model, "l1", only="query")
+
+
+@pytest.mark.parametrize(
+    ("layer", "shape"),
+    [(layers.DepthwiseConv1D, (5, 2)), (layers.DepthwiseConv2D, (5, 5, 2))],
+)
+def test_depthwise_kernels_are_penalized_where_they_are_asked_for(layer, shape):
+    model = keras.Sequential([keras.Input(shape), layer(3, name="own")])
+
+    penalized = penalize(model, "l1", only="own")
+
+    magnitude = np.abs(model.layers[0].kernel).sum()
+    assert float(penalized.losses[0]) == pytest.approx(0.01 * magnitude, rel=1e-6)
+
+
+@keras.saving.register_keras_serializable("tests")
+class WithoutRegularizer(layers.Layer):
+    def build(self, shape):
+        self.kernel = self.add_weight(shape=(shape[-1], 3), name="kernel")
+
+    def call(self, x):
+        return x @ self.kernel
+
+
+def test_weight_without_a_place_for_a_penalty_is_named():
+    model = keras.Sequential([keras.Input((4,)), WithoutRegularizer(name="own")])
+
+    with pytest.raises(ValueError, match="'own/kernel' can't be penalized"):
         penalize(model, "l1")
 
 

@@ -92,6 +92,15 @@ def test_layers_of_a_model_go_by_place_unless_the_user_named_them():
     assert names == [name for name, _ in named_children(twin)]
 
 
+def test_exact_name_that_reads_as_a_pattern_is_a_name():
+    selection = Selection(only="d[1]", skip="head*")
+    named = layers.Dense(2, name="d[1]")
+
+    assert selection.selects([named])
+    assert not selection.selects([layers.Dense(2, name="head*")])
+    Selection(only="d[1]").check(keras.Sequential([keras.Input((3,)), named]))
+
+
 def test_selection_looks_at_the_layers_around():
     body = keras.Sequential([layers.Dense(2, name="a")], name="body")
     dense = body.layers[0]

@@ -420,6 +420,13 @@ def test_unknown_name_is_refused_with_the_known_ones():
         registry.get("criteria", "magnitud")
 
 
+def test_class_is_refused_with_the_object_that_is_wanted():
+    with pytest.raises(
+        ValueError, match=r"config of one. Magnitude is a class: pass an ob"
+    ):
+        registry.get("criteria", kprune.Magnitude)
+
+
 def test_object_of_another_family_is_refused():
     with pytest.raises(ValueError, match="is none of the registered scopes"):
         registry.get("scopes", kprune.Magnitude())

@@ -1,10 +1,13 @@
 import math
 
+import keras
 import numpy as np
 import pytest
 
 import kprune
+from kprune.optimizer_slots import clean, slots_of
 from kprune.regrowth import Update
+from tests.training_helpers import entries, network
 
 
 def update(weights, masks, sparsity, step=10, **options):
@@ -114,6 +117,24 @@ def test_whole_channels_are_exchanged():
     np.testing.assert_array_equal(found, [[1, 0, 0, 1]] * 2)
 
 
+@pytest.mark.parametrize("rows, columns", [(4, 1), (3, 5)])
+def test_blocks_at_the_edge_let_no_sparsity_creep_in(rows, columns):
+    rng = np.random.default_rng(0)
+    weight, mask, zeros = rng.normal(size=(18, 7)), np.ones((18, 7)), []
+    for step in range(40):
+        asked = update(
+            [weight], [mask], 0.7, step, granularity=[kprune.Block(rows, columns)]
+        )
+        (pruned,), (mask,) = asked.prune(), kprune.SET(0.3)(asked)
+        zeros.append([np.count_nonzero(~m) for m in (pruned, mask)])
+        weight = np.where(mask, rng.normal(size=(18, 7)), 0)
+
+    zeros = np.array(zeros)
+    assert (np.abs(zeros[:, 0] - 0.7 * 126) <= rows * columns).all()
+    assert (zeros[:, 1] <= zeros[:, 0]).all()
+    assert (zeros[:, 1] > zeros[:, 0] - rows * columns).all()
+
+
 @pytest.mark.parametrize("regrowth", [kprune.SET(), kprune.RigL()])
 def test_units_that_depend_on_each_other_are_not_exchanged(regrowth):
     with pytest.raises(ValueError, match=r"NofM.*Prune with single weights, blocks or"):
@@ -146,6 +167,16 @@ def test_surgery_with_deviations_has_the_two_thresholds_of_the_paper():
     np.testing.assert_array_equal(kept, [0, 0, 0, 1])
     np.testing.assert_array_equal(removed, [0, 0, 0, 1])  # never all of them
     assert not surgery.fixed_count
+
+
+@pytest.mark.parametrize("deviations", [None, 0.5])
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_surgery_refuses_a_shadow_that_is_no_number(deviations, value):
+    surgery = kprune.DynamicNetworkSurgery(end_step=9, deviations=deviations)
+    evidence = [{"shadow": np.array([1, value], "float32")}]
+
+    with pytest.raises(ValueError, match="removed weights of w0 have learnt is NaN"):
+        list(surgery(update([[1, 0]], [[1, 0]], 0.5, evidence=evidence)))
 
 
 def test_thresholds_of_surgery_need_single_weights():
@@ -184,3 +215,95 @@ def test_updates_are_due_on_the_grid_before_the_end(regrowth):
 def test_arguments_are_checked(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+def test_rewinding_finds_each_weight_whatever_is_frozen_meanwhile():
+    model = kprune.prune(network())
+    rounds = kprune.IterativeSchedule(0.75, rounds=2, steps_per_round=8, begin_step=1)
+    pruner = kprune.Pruner(model, rounds, regrowth=kprune.Rewind())
+    pruner.step()
+    kernel = model.get_layer("head").kernel.numpy()
+    frozen = model.get_layer("hidden")
+    frozen.trainable = False
+    frozen.bias.assign([7.0] * 16)
+    for weight in (model.get_layer("head").kernel, model.get_layer("head").bias):
+        weight.assign(weight + 1.0)
+    kprune.set_clock(model, 9)
+
+    pruner.step()
+
+    head = model.get_layer("head")
+    np.testing.assert_array_equal(head.bias, np.zeros(3))
+    mask = entries(model)[1].mask.numpy()
+    assert mask.sum() == 12
+    np.testing.assert_array_equal(head.kernel, kernel * mask)
+    np.testing.assert_array_equal(frozen.bias, [7.0] * 16)
+
+
+def test_rewinding_restarts_the_optimizer_of_another_loop():
+    model = kprune.prune(network())
+    optimizer = keras.optimizers.SGD(0.1, momentum=0.9)
+    schedule = kprune.ConstantSchedule(0.5, 2)
+    pruner = kprune.Pruner(model, schedule, regrowth=kprune.Rewind())
+    optimizer.build(model.trainable_variables)
+    ones = [np.ones(v.shape, "float32") for v in model.trainable_variables]
+    for _ in range(2):
+        pruner.step()
+        optimizer.apply(ones)
+
+    pruner.step()
+
+    (momentum,) = slots_of(optimizer, model.trainable_variables[0]).values()
+    assert (momentum.numpy() == 0).all()
+    assert int(optimizer.iterations) == 0
+
+
+def test_what_surgery_left_behind_is_not_used_by_other_methods():
+    model = kprune.prune(network())
+    surgery = kprune.DynamicNetworkSurgery(frequency=5, end_step=9)
+    kprune.Pruner(model, kprune.ConstantSchedule(0.5), regrowth=surgery).step()
+    entry = entries(model)[0]
+    before = entry.mask.numpy()
+    kprune.set_clock(model, 5)
+    exchange = kprune.SET(0.3, frequency=5, end_step=9)
+
+    kprune.Pruner(model, kprune.ConstantSchedule(0.5), regrowth=exchange).step()
+
+    came = entry.mask.numpy() & ~before
+    assert came.any()
+    np.testing.assert_array_equal(entry.variable.numpy()[came], 0)
+
+
+def test_muon_forgets_what_it_keeps_by_the_name_of_a_weight():
+    model = network()
+    optimizer = keras.optimizers.Muon(exclude_layers=["hidden"])
+    optimizer.build(model.trainable_variables)
+    kernel = model.get_layer("hidden").kernel
+    slots = slots_of(optimizer, kernel)
+    for slot in slots.values():
+        slot.assign(slot + 1.0)
+    where = np.arange(96).reshape(6, 16) % 2 == 0
+
+    clean(optimizer, kernel, where)
+
+    assert list(slots) == ["momentums", "adam_velocities"]
+    for slot in slots.values():
+        np.testing.assert_array_equal(slot, np.where(where, 0.0, 1.0))
+
+
+class Forgetful(keras.optimizers.SGD):
+    def __init__(self, strength):
+        super().__init__(0.1 * strength, momentum=0.9)
+
+    def get_config(self):
+        return {}
+
+
+def test_an_optimizer_that_can_not_be_made_from_its_config_is_named():
+    model = kprune.prune(network())
+    model.compile(Forgetful(2.0), "mse")
+    rewinding = kprune.Rewind()
+    pruner = kprune.Pruner(model, kprune.ConstantSchedule(0.5, 3), regrowth=rewinding)
+
+    with pytest.raises(ValueError, match="optimizer Forgetful begins with.*strength"):
+        pruner.step()

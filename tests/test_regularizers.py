@@ -1,3 +1,5 @@
+import re
+
 import keras
 import numpy as np
 import pytest
@@ -38,10 +40,16 @@ def test_gradient_has_one_length_in_every_group_however_small():
     )
 
 
-@pytest.mark.parametrize("strength", [-0.1, np.nan, np.inf, True])
+@pytest.mark.parametrize("strength", [-0.1, np.nan, np.inf, True, "x"])
 def test_strength_is_checked_at_once(strength):
-    with pytest.raises(ValueError, match=f"strength={strength} must be a finite"):
+    with pytest.raises(ValueError, match=f"strength={strength!r} must be a finite"):
         GroupLasso(strength)
+
+
+@pytest.mark.parametrize("axis", [1.5, True, "x", [0, None]])
+def test_what_is_no_axis_is_refused_at_once(axis):
+    with pytest.raises(ValueError, match=re.escape(f"axis={axis!r} must be an int")):
+        GroupLasso(axis=axis)
 
 
 def test_axis_that_a_weight_lacks_is_refused_with_its_shape():

@@ -3,6 +3,7 @@ import numpy as np
 import pytest
 
 import kprune
+from kprune import memory
 from kprune.mask_store import clock_of
 from tests.training_helpers import BATCH, counts, data, network
 
@@ -49,13 +50,23 @@ def state_of(model):
     return [v.numpy() for v in variables if v.name != "rollback"]
 
 
-def train(values, rollback, epochs=None, verbose=0, schedule=STAIRS):
-    model = kprune.prune(network())
+def train(
+    values,
+    rollback,
+    epochs=None,
+    verbose=0,
+    schedule=STAIRS,
+    regrowth=None,
+    model=None,
+    callbacks=(),
+    **options,
+):
+    model = model or kprune.prune(network())
     metric = Told(values)
     model.compile(keras.optimizers.Adam(0.01), "mse", metrics=[metric])
     x, y = data()
     tell = Tell(metric)
-    pruning = kprune.PruningCallback(schedule, rollback=rollback)
+    pruning = kprune.PruningCallback(schedule, rollback=rollback, regrowth=regrowth)
     history = model.fit(
         x,
         y,
@@ -64,7 +75,8 @@ def train(values, rollback, epochs=None, verbose=0, schedule=STAIRS):
         epochs=epochs or len(values),
         validation_data=(x[:8], y[:8]),
         verbose=verbose,
-        callbacks=[tell, pruning],
+        callbacks=[tell, pruning, *callbacks],
+        **options,
     )
     return model, tell, history.history["sparsity"]
 
@@ -82,6 +94,31 @@ def test_a_metric_out_of_tolerance_brings_back_the_last_good_state_bit_for_bit(c
     assert "val_accuracy is 0.7, more than 0.05 worse than 0.9: went back" in said
     assert "of step 36, which is raised no further" in said
     assert "reached 0.3958, held there by the rollback." in said  # 57 of 144
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {
+            "schedule": kprune.CyclicSchedule(
+                0.5, cycles=2, sparse_steps=10, dense_steps=1, begin_step=15
+            )
+        },
+        {
+            "schedule": kprune.ConstantSchedule(0.5, 15),
+            "regrowth": kprune.Rewind(step=14),
+        },
+    ],
+    ids=["cycles", "rewind"],
+)
+def test_what_was_noted_first_after_the_good_epoch_is_forgotten(options):
+    rollback = kprune.Rollback("val_accuracy", tolerance=0.05)
+
+    model, _, sparsity = train([0.9, 0.5, 0.9], rollback, **options)
+
+    assert sparsity == [0, 0, 0]
+    assert clock_of(model) == 24
+    assert memory.last_update(model, 0) is None
 
 
 def test_after_going_back_training_goes_on_and_sparsity_does_not_rise():
@@ -140,6 +177,58 @@ def test_a_model_that_was_rolled_back_stays_so_in_another_run(tmp_path):
     assert 0 < held["hidden"] < 77
 
 
+def resumed_after(values, rollback, path):
+    """Returns a fresh model as another was at the end of its last epoch."""
+    keep = keras.callbacks.ModelCheckpoint(path, save_weights_only=True)
+    train(values, rollback, callbacks=[keep])
+    fresh = kprune.prune(network())
+    fresh.load_weights(path)
+    return fresh
+
+
+@pytest.mark.filterwarnings("ignore:The run is too short", "ignore:Training ended")
+def test_a_resumed_run_goes_back_to_where_it_was_resumed(tmp_path):
+    rollback = kprune.Rollback("val_accuracy", 0.05)
+    resumed = resumed_after([0.9, 0.9], rollback, tmp_path / "half.weights.h5")
+
+    _, _, sparsity = train(
+        [0.5, 0.9, 0.9], rollback, model=resumed, initial_epoch=2, epochs=5
+    )
+
+    np.testing.assert_allclose(sparsity, [0.4] * 3, atol=0.01)  # not 0.6 and 0.8
+    assert clock_of(resumed) == 24 + 24  # the third epoch was taken back
+
+
+@pytest.mark.filterwarnings("ignore:The run is too short", "ignore:Training ended")
+def test_patience_goes_on_in_a_resumed_run(tmp_path):
+    rollback = kprune.Rollback("val_accuracy", 0.05, patience=1)
+    resumed = resumed_after([0.9, 0.5], rollback, tmp_path / "half.weights.h5")
+
+    _, _, sparsity = train(
+        [0.5, 0.9, 0.9], rollback, model=resumed, initial_epoch=2, epochs=5
+    )
+
+    assert sparsity[0] == sparsity[-1] < 0.41  # not 0.6 and 0.8
+
+
+@pytest.mark.filterwarnings("ignore:The run is too short", "ignore:Training ended")
+@pytest.mark.parametrize(
+    "later, released",
+    [
+        (kprune.Rollback("val_accuracy", 0.05), False),
+        (kprune.Rollback("val_accuracy", 0.5), True),
+        (kprune.Rollback("val_accuracy", 0.05, reference=0.4), True),
+    ],
+)
+def test_another_rollback_goes_by_its_own_arguments(later, released):
+    model, _, sparsity = train([0.9, 0.9, 0.5], kprune.Rollback("val_accuracy", 0.05))
+    assert sparsity[-1] < 0.21
+
+    _, _, sparsity = train([0.5] * 3, later, model=model)
+
+    np.testing.assert_allclose(sparsity[-1], 0.8 if released else 0.2, atol=0.01)
+
+
 def test_a_reference_is_asked_for_where_there_is_none():
     rollback = kprune.Rollback("val_accuracy", 0.05)
     schedule = kprune.ConstantSchedule(0.5)
@@ -153,6 +242,23 @@ def test_a_metric_that_is_not_there_is_named():
 
     with pytest.raises(ValueError, match=r"looks for 'val_auc'.*'val_accuracy'"):
         train([0.9], rollback, epochs=5)
+
+
+def test_epochs_that_are_not_validated_are_passed_over():
+    rollback = kprune.Rollback("val_accuracy", 0.05, reference=0.9)
+
+    # Validated are the epochs 1 and 3, of which the second is out of tolerance.
+    _, _, sparsity = train([0.9, 0.5], rollback, epochs=5, validation_freq=2)
+
+    np.testing.assert_allclose(sparsity, [0, 0.2, 0.4, 0.2, 0.2], atol=0.01)
+
+
+def test_a_reference_is_asked_for_where_pruning_precedes_the_first_validation():
+    rollback = kprune.Rollback("val_accuracy", 0.05)
+    options = {"validation_freq": 2, "schedule": kprune.ConstantSchedule(0.5, 20)}
+
+    with pytest.raises(ValueError, match="nothing to compare 'val_accuracy' with"):
+        train([0.9], rollback, epochs=2, **options)
 
 
 @pytest.mark.parametrize(
@@ -174,11 +280,18 @@ def test_better_is_what_the_name_says(monitor, value, kept):
     [
         (("val_kappa", 0.1), "does not tell whether larger is better: pass mode="),
         (("loss", -0.1), "tolerance=-0.1 must be a number of 0 or more"),
+        (("loss", float("nan")), "tolerance=nan must be a number of 0 or more"),
+        (("loss", "0.1"), "tolerance='0.1' must be a number of 0 or more"),
+        (("loss", None), "tolerance=None must be a number of 0 or more"),
+        (("loss", True), "tolerance=True must be a number of 0 or more"),
+        (("loss", 0.1, float("nan")), "reference=nan must be a finite number"),
+        (("loss", 0.1, "0.5"), "reference='0.5' must be a finite number"),
     ],
 )
 def test_arguments_of_rollback_are_checked(arguments, message):
+    monitor, tolerance, *reference = arguments
     with pytest.raises(ValueError, match=message):
-        kprune.Rollback(*arguments)
+        kprune.Rollback(monitor, tolerance, reference=next(iter(reference), None))
 
 
 def test_rollback_survives_its_config():

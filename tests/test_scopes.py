@@ -431,6 +431,8 @@ def test_budget_that_can_not_be_met_stops_a_run_before_its_first_step():
         ((1.0,), r"min_layer_sparsity=1.0 must be in \[0, 1\)"),
         ((-0.1,), "min_layer_sparsity=-0.1 must be"),
         ((0.0, 0.0), r"max_layer_sparsity=0.0 must be in \(0, 1\]"),
+        (("a",), "min_layer_sparsity='a' must be"),
+        ((0.0, True), "max_layer_sparsity=True must be"),
         ((0.5, 0.4), "min_layer_sparsity=0.5 is above max_layer_sparsity=0.4"),
     ],
 )
@@ -468,6 +470,14 @@ def test_exact_name_counts_before_a_pattern_and_the_first_pattern_before_others(
     assert numbers_kept(scope, contenders, 0.5) == [5, 7]
 
 
+def test_exact_name_that_reads_as_a_pattern_is_a_name():
+    contenders = [Contender(np.arange(8.0), name=f"{n}/kernel") for n in ("d[1]", "d1")]
+
+    keep = PerLayer({"d[1]": 0.5})(contenders, 0.5)
+
+    assert [int(k.sum()) for k in keep] == [4, 8]
+
+
 def test_unnamed_layers_stay_dense():
     assert numbers_kept(PerLayer({"a": 0.5}), of_shapes([(10,), (9,)]), 0.5) == [5, 9]
 
@@ -499,11 +509,27 @@ def test_layer_that_can_not_become_so_sparse_is_named():
     [
         (({"a": 1.0},), "The sparsity of 'a'=1.0 must be a number"),
         (({}, 90), "default=90 must be .* 90 % is written 0.9"),
+        ((0.5,), "sparsities=0.5 must be a dict"),
+        ((["a"],), r"sparsities=\['a'\] must be a dict"),
     ],
 )
 def test_sparsities_are_checked_at_once(arguments, message):
     with pytest.raises(ValueError, match=message):
         PerLayer(*arguments)
+
+
+def test_bounds_that_whole_channels_can_not_meet_are_refused_before_training():
+    """Of 8 channels 0.95 is 7, thus 0.875."""
+    dense = [keras.layers.Dense(8, name=name) for name in ("a", "b")]
+    model = keras.Sequential([keras.Input((4,)), *dense])
+    model = kprune.prune(model, granularity=kprune.Channel(), only=["a", "b"])
+    schedule = kprune.ConstantSchedule(0.95, begin_step=9)
+    scope = Global(max_layer_sparsity=0.95)
+
+    with pytest.raises(ValueError, match="0.95 can't be reached .* only 0.875 over"):
+        kprune.Pruner(model, schedule, scope=scope)
+
+    kprune.Pruner(model, kprune.ConstantSchedule(0.875), scope=scope).step()
 
 
 # First and last layers
@@ -597,9 +623,9 @@ def test_threshold_respects_the_limit_of_a_weight():
     assert next(iter(Threshold(5.0)([contender], 0.5))).sum() == 7
 
 
-@pytest.mark.parametrize("value", [np.nan, np.inf, True])
+@pytest.mark.parametrize("value", [np.nan, np.inf, True, "x", None])
 def test_threshold_is_checked_at_once(value):
-    with pytest.raises(ValueError, match=f"value={value} must be a finite number"):
+    with pytest.raises(ValueError, match=f"value={value!r} must be a finite number"):
         Threshold(value)
 
 

@@ -8,7 +8,7 @@ import tensorflow as tf
 from keras import layers
 
 from kprune.calibration.base import gathers
-from kprune.calibration.observed import Observed
+from kprune.calibration.observed import Observed, channel_axes
 from kprune.calibration.watching import attribute, looks
 from kprune.layout import layout_of
 
@@ -51,8 +51,20 @@ def gather_input_norms(model, entries, kinds, data):
     sums = [0.0] * len(entries)
     for found in looks(model, watched, data):
         for i, entry in enumerate(entries):
-            sums[i] = sums[i] + found[id(entry.layer)].numpy().astype("float64")
+            for squares in found[id(entry.layer)]:
+                sums[i] = sums[i] + squares.numpy().astype("float64")
+    for entry, total in zip(entries, sums, strict=True):
+        _check_numbers(total, entry, "meets")
     return [{"input_norm": np.sqrt(total).astype("float32")} for total in sums]
+
+
+def _check_numbers(found, entry, verb):
+    if not np.isfinite(found).all():
+        raise ValueError(
+            f"Over the calibration data, what the weight {entry.name!r} {verb} holds "
+            "NaN or infinite values. Either the examples hold them: leave these out; "
+            "or training has diverged: lower the learning rate or clip gradients."
+        )
 
 
 def _squares(entry, kernel, call, inputs, outputs):
@@ -63,7 +75,7 @@ def _squares(entry, kernel, call, inputs, outputs):
     any padding, strides, groups or equation.
     """
     layer = entry.layer
-    if not tf.as_dtype(inputs.dtype).is_floating:  # indices: ones are met
+    if isinstance(layer, layers.Embedding):  # indices, maybe as floats: ones are met
         squares, scale = inputs, 1.0
     else:
         scale = tf.maximum(tf.reduce_max(tf.abs(inputs)), 1e-6)
@@ -92,11 +104,12 @@ def gather_outputs(model, entries, kinds, data):
     """
     observed = Observed(model)
     answers = [observed.answer(entry.layer) for entry in entries]
-    watched = {id(answer): (answer, _outputs) for answer in answers}
+    watched = {id(a.operation): (a.operation, _outputs) for a in answers}
     gathered = [_Channels(entry, kinds) for entry in entries]
-    for found in looks(model, watched, data, joined=True):
+    for found in looks(model, watched, data):
         for answer, channels in zip(answers, gathered, strict=True):
-            channels.add(found[id(answer)].numpy())
+            for outputs in answer.outputs(found[id(answer.operation)]):
+                channels.add(outputs.numpy())
     return [channels.evidence() for channels in gathered]
 
 
@@ -122,6 +135,7 @@ class _Channels:
         """Counts the outputs of a batch."""
         rows = self._rows(outputs)
         self._sum = self._sum + np.abs(rows).sum(axis=0, dtype="float64")
+        _check_numbers(self._sum, self._entry, "answers")
         self._positive = self._positive + np.count_nonzero(rows > 0, axis=0)
         if "output_sample" in self._kinds:
             first = -self._count % self._stride
@@ -133,8 +147,8 @@ class _Channels:
         self._count += len(rows)
 
     def _rows(self, outputs):
-        if getattr(self._entry.layer, "data_format", None) == "channels_first":
-            outputs = np.moveaxis(outputs, 1, -1)
+        axes = channel_axes(self._entry.layer)
+        outputs = np.moveaxis(outputs, axes, range(-len(axes), 0))
         trailing = np.cumprod(outputs.shape[::-1])
         if self._units not in trailing:
             raise ValueError(
@@ -169,7 +183,7 @@ def gather_batch_norm_scales(model, entries, kinds, data):
 
 def _scale(observed, entry):
     norm = observed.normalization(entry.layer)
-    if norm is None or norm.gamma is None:
+    if norm is None or norm.gamma is None or not _is_of_channels(norm, entry.layer):
         raise ValueError(
             f"No batch normalization with a scale follows {entry.layer.name!r} "
             "directly, by which its channels could be scored. Leave it out, "
@@ -177,3 +191,8 @@ def _scale(observed, entry):
             "criterion."
         )
     return np.asarray(norm.gamma, "float32")
+
+
+def _is_of_channels(norm, layer):
+    rank = norm.input_spec.ndim
+    return [axis % rank for axis in channel_axes(layer)] == [norm.axis % rank]

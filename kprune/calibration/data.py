@@ -19,7 +19,9 @@ class CalibrationData:
     Args:
         data: What `fit` takes: inputs alone, or a tuple of inputs, targets and, if
             wanted, sample weights. Each is an array with one row an example, or a
-            dict or list of them for models of several inputs or outputs. Or a
+            dict or list of them for models of several inputs or outputs. A list of
+            as many arrays as the model has inputs, if several, is these inputs
+            alone; so is `([x1, x2],)`, and a tuple `(x1, x2)` is not. Or a
             batched `tf.data.Dataset` or a `keras.utils.PyDataset` of such, of
             finite length. If it shuffles, each pass sees other batches.
         model: The model that will see it, or `None` if there is none to check it
@@ -43,12 +45,17 @@ class CalibrationData:
         if isinstance(data, (tf.data.Dataset, keras.utils.PyDataset)):
             _check_finite(data)
         else:
+            if _is_inputs_alone(data, model):
+                data = (data,)
             data = _as_arrays(data)
         self._data = data
-        self._batch_size = batch_size or _fixed_batch(model) or 32
+        self._fixed = fixed_batch(model)
+        self._batch_size = batch_size or self._fixed or 32
         first = next(iter(self), None)
         if first is None or not count_rows(first):
             raise ValueError(f"The calibration data holds no examples. {_ADVICE}")
+        if self._fixed and isinstance(self._data, tuple):
+            self._check_full(count_rows(self._data) % self._fixed or self._fixed)
         if model is not None and model.built:
             _check_fit(first, model)
         if labels:
@@ -57,7 +64,19 @@ class CalibrationData:
     def __iter__(self):
         """Yields triples of inputs, targets or `None`, sample weights or `None`."""
         for batch in self._batches():
-            yield keras.utils.unpack_x_y_sample_weight(batch)
+            batch = keras.utils.unpack_x_y_sample_weight(batch)
+            if self._fixed:
+                self._check_full(count_rows(batch))
+            yield batch
+
+    def _check_full(self, rows):
+        if rows not in (0, self._fixed):
+            raise ValueError(
+                f"The calibration data comes with a batch of {rows} examples, and "
+                f"the model is fixed to batches of {self._fixed}. Pass a multiple of "
+                f"{self._fixed} examples; of a tf.data.Dataset, "
+                f"`dataset.batch({self._fixed}, drop_remainder=True)`."
+            )
 
     def _batches(self):
         if isinstance(self._data, tf.data.Dataset):
@@ -90,6 +109,12 @@ def count_rows(batch):
 
 def _leaves(batch):
     return [leaf for leaf in tf.nest.flatten(batch) if leaf is not None]
+
+
+def _is_inputs_alone(data, model):
+    inputs = getattr(model, "inputs", None) or []
+    several = isinstance(data, list) and len(data) == len(inputs) > 1
+    return several and all(hasattr(part, "shape") for part in data)
 
 
 def _as_arrays(data):
@@ -132,7 +157,12 @@ def _check_finite(data):
         )
 
 
-def _fixed_batch(model):
+def fixed_batch(model):
+    """Returns the number of rows that a model is fixed to, or `None`.
+
+    Args:
+        model: A model, or `None`.
+    """
     inputs = getattr(model, "inputs", None) or []
     return next((tensor.shape[0] for tensor in inputs), None)
 
@@ -141,6 +171,12 @@ def _check_fit(batch, model):
     """Refuses inputs whose shape is not that of a model that says what it takes."""
     expected = getattr(model, "inputs", None) or []
     found = tf.nest.flatten(batch[0])
+    if len(expected) > 1 and hasattr(batch[0], "shape"):
+        raise ValueError(
+            f"The model {model.name!r} takes {len(expected)} inputs, and the "
+            f"calibration data gives one, of shape {tuple(batch[0].shape)}. Pass "
+            "`([x1, x2], y)`, or `([x1, x2],)` where no labels are needed."
+        )
     if not expected or len(found) != len(expected):
         return  # Keras itself says which inputs are missing.
     names = sorted(tensor.name for tensor in expected)
@@ -182,7 +218,7 @@ def _check_labels(batch, model):
 def _check_loss(batch, model):
     """Refuses what the loss can't be computed of, by computing it of one example."""
     try:
-        loss_of(model, slice_rows(batch, 0, _fixed_batch(model) or 1))
+        loss_of(model, slice_rows(batch, 0, fixed_batch(model) or 1))
     except Exception as error:
         shapes = ", ".join(str(tuple(a.shape)) for a in _leaves(batch))
         raise ValueError(

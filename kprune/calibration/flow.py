@@ -1,6 +1,7 @@
 """Synaptic flow: how much gets from the inputs to the outputs through a weight."""
 
 import contextlib
+import functools
 
 import keras
 import numpy as np
@@ -8,6 +9,7 @@ import tensorflow as tf
 from keras import layers
 
 from kprune.calibration.base import gathers
+from kprune.weight_access import as_array
 
 # Functions whose slope vanishes where flow is large, and for whole outputs.
 _SATURATING = (
@@ -46,7 +48,9 @@ class SynapticFlow:
     (biases, means and offsets of batch normalizations) are left out, so that only
     what comes from the inputs flows. Saturating functions count as linear ones, so that
     a softmax at the end counts by its logits, and neither gates nor the bound of a
-    `relu6` cut off what lies before them.
+    `relu6` cut off what lies before them. What normalizes each example by its own
+    statistics (`LayerNormalization` and its like) counts as a linear layer, by the
+    scales of its channels, that brings the mean of what goes in to 1.
 
     In a deep network flow goes far beyond float32. It is computed in float64, whatever
     the model computes in, and then scaled down, for all weights alike, which changes
@@ -79,9 +83,13 @@ class SynapticFlow:
             List of dicts, one a weight, with a float32 array of its own shape.
 
         Raises:
-            ValueError: If the flow overflows however it is scaled, or if none
-                reaches the outputs.
+            ValueError: If the flow overflows however it is scaled, if none gets
+                through a weight before anything is pruned, or later through all of
+                them, or if a weight is of an embedding.
         """
+        for entry in entries:
+            if isinstance(entry.layer, layers.Embedding):
+                _refuse_embedding(entry.layer)
         shared = {id(entry.variable): entry.variable for entry in entries}
         flow = self._compiled.setdefault(
             tuple(shared), self._flow_through(list(shared.values()))
@@ -98,14 +106,21 @@ class SynapticFlow:
                 "float64: the network is too deep, or its weights are too large. Take "
                 "another criterion."
             )
-        if not any(array.any() for array in found):
+        of_variable = dict(zip(shared, found, strict=True))
+        self._check_reached(entries, of_variable)
+        return [{"synaptic_flow": of_variable[id(e.variable)]} for e in entries]
+
+    def _check_reached(self, entries, of_variable):
+        without = [e for e in entries if not of_variable[id(e.variable)].any()]
+        # Where pruning has cut a branch off, its weights do rank last.
+        if without and (len(without) == len(entries) or _is_whole(entries)):
             raise ValueError(
                 f"No synaptic flow gets from the inputs of {self._model.name!r} to its "
-                "outputs through the weights that are being pruned. Take another "
-                "criterion."
+                f"outputs through {without[0].name!r}, so that its weights can't be "
+                "ranked: what lies before or behind it lets none through. Leave it "
+                f"out, `kprune.prune(model, skip={without[0].layer.name!r})`, or take "
+                "another criterion."
             )
-        of_variable = dict(zip(shared, found, strict=True))
-        return [{"synaptic_flow": of_variable[id(e.variable)]} for e in entries]
 
     def _flow_through(self, variables):
         """Returns a compiled function that gives the derivative by each variable."""
@@ -168,6 +183,50 @@ class SynapticFlow:
         return tf.ones((fixed or 1, *sizes), dtype)
 
 
+def _is_whole(entries):
+    return all(as_array(entry.mask).all() for entry in entries)
+
+
+def _refuse_embedding(layer):
+    raise ValueError(
+        f"The embedding {layer.name!r} looks up rows by whole numbers, and synaptic "
+        "flow starts from real numbers. If it looks up positions alone, leave it out, "
+        f"`kprune.prune(model, skip={layer.name!r})`; else take another criterion."
+    )
+
+
+def _look_up(layer, call, inputs):
+    """Looks rows up, unless by what comes from the inputs of the model."""
+    if tf.as_dtype(inputs.dtype).is_floating:
+        _refuse_embedding(layer)
+    return call(inputs)
+
+
+def _scale(layer, call, inputs):
+    """Scales the channels as a normalization does, and is linear in its inputs."""
+    is_rms = isinstance(layer, layers.RMSNormalization)
+    gamma = layer.scale if is_rms else getattr(layer, "gamma", None)
+    mean = tf.stop_gradient(tf.reduce_mean(tf.abs(inputs)))
+    outputs = tf.math.divide_no_nan(inputs, mean)
+    if gamma is None:
+        return outputs
+    shape = [1] * len(inputs.shape)
+    for axis in keras.tree.flatten(layer.axis):
+        shape[axis] = inputs.shape[axis]
+    return outputs * tf.reshape(tf.cast(gamma, inputs.dtype), shape)
+
+
+# What is computed otherwise: of a layer, its own `call` and its inputs.
+_OTHERWISE = {
+    layers.Embedding: _look_up,
+    layers.GroupNormalization: _scale,
+    layers.LayerNormalization: _scale,
+    layers.RMSNormalization: _scale,
+    layers.UnitNormalization: _scale,
+}
+_MISSING = object()
+
+
 @contextlib.contextmanager
 def _precise(model):
     """Lets layers compute in float64, and shift no inputs, while they are traced."""
@@ -176,15 +235,21 @@ def _precise(model):
     before = []
     for layer in model._flatten_layers():
         changes = {"_dtype_policy": precise}
+        for kind, compute in _OTHERWISE.items():
+            if isinstance(layer, kind):
+                changes["call"] = functools.partial(compute, layer, layer.call)
         if isinstance(layer, layers.Rescaling):
             changes["offset"] = 0.0
         if isinstance(layer, layers.Normalization) and layer.mean is not None:
             changes["mean"] = tf.zeros_like(layer.mean)
         for name, value in changes.items():
-            before.append((layer, name, getattr(layer, name)))
+            before.append((layer, name, vars(layer).get(name, _MISSING)))
             object.__setattr__(layer, name, value)
     try:
         yield
     finally:
-        for layer, name, value in before:
-            object.__setattr__(layer, name, value)
+        for layer, name, value in reversed(before):
+            if value is _MISSING:
+                object.__delattr__(layer, name)
+            else:
+                object.__setattr__(layer, name, value)

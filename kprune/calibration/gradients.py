@@ -4,7 +4,7 @@ import numpy as np
 import tensorflow as tf
 
 from kprune.calibration.base import gathers
-from kprune.calibration.data import count_rows, slice_rows
+from kprune.calibration.data import count_rows, fixed_batch, slice_rows
 from kprune.calibration.loss import loss_of
 from kprune.weight_access import as_array
 
@@ -34,9 +34,21 @@ class LossGradients:
         model: A compiled model.
         kinds: Set of strings, the kinds that are wanted.
         data: `CalibrationData` with labels.
+
+    Raises:
+        ValueError: If examples are wanted one by one, and the model is fixed to
+            batches of several.
     """
 
     def __init__(self, model, kinds, data):
+        fixed = fixed_batch(model) or 1
+        if kinds & _OF_EXAMPLES.keys() and fixed > 1:
+            raise ValueError(
+                "The criterion looks at the gradients of examples one by one, and "
+                f"{model.name!r} is fixed to batches of {fixed}. Build it with an open "
+                "batch, `keras.Input(shape)` without `batch_size`, or take another "
+                "criterion, such as 'taylor'."
+            )
         self._model = model
         self._kinds = kinds
         self._data = data

@@ -1,5 +1,7 @@
 """Where the answer of a layer is seen: behind its normalization and activation."""
 
+import dataclasses
+
 import keras
 from keras import layers
 
@@ -24,6 +26,42 @@ _ACTIVATIONS = (
 _OPERATIONS = ("Relu", "Relu6", "Silu", "Gelu", "Sigmoid", "Tanh", "LeakyRelu", "Elu")
 
 
+@dataclasses.dataclass(frozen=True)
+class Answer:
+    """Where the outputs are seen that are what a layer answers.
+
+    Attributes:
+        operation: The layer or operation whose output it is.
+        number: Int, which of the operation's calls, in running order. `None` means
+            all of them.
+        calls: Int, how many calls of the operation the model's graph has.
+    """
+
+    operation: object
+    number: int | None = None
+    calls: int = 1
+
+    def outputs(self, seen):
+        """Returns a list of the outputs that are the answer.
+
+        Args:
+            seen: List of the outputs of all the operation's calls.
+
+        Raises:
+            ValueError: If the operation is called elsewhere than in the graph.
+        """
+        if self.number is None:
+            return seen
+        if len(seen) != self.calls:
+            raise ValueError(
+                f"The layer {self.operation.name!r} is called {len(seen)} times while "
+                f"the model runs, and {self.calls} times in its graph, so that it "
+                "can't be told which call follows which layer. Give each layer an "
+                "activation of its own, or take another criterion."
+            )
+        return seen[self.number : self.number + 1]
+
+
 class Observed:
     """The operations that follow the layers of a model, one after another.
 
@@ -34,7 +72,7 @@ class Observed:
     Example:
     >>> dense, act = layers.Dense(2), layers.ReLU()
     >>> model = keras.Sequential([keras.Input((3,)), dense, act])
-    >>> Observed(model).answer(dense) is act
+    >>> Observed(model).answer(dense).operation is act
     True
     """
 
@@ -48,33 +86,67 @@ class Observed:
                 self._calls.setdefault(id(layer), []).append(call)
 
     def answer(self, layer):
-        """Returns the layer or operation whose output is what the layer answers."""
-        seen = layer
-        if not _is_linear(layer):
-            return layer
-        for operation in self._followers(layer):
-            if _is_activation(operation):
-                return operation
-            if not isinstance(operation, _PASSED):
+        """Returns the `Answer` of a layer."""
+        seen = None
+        for call in self._followers(layer) if _is_linear(layer) else ():
+            operation = _unwrapped(call.operation)
+            is_activation = _is_activation(operation)
+            if is_activation or isinstance(operation, _PASSED):
+                seen = call
+            if seen is not call or is_activation:
                 break
-            seen = operation
-        return seen
+        return Answer(layer) if seen is None else self._answer_of(seen)
+
+    def _answer_of(self, call):
+        operation = _unwrapped(call.operation)
+        calls = self._calls[id(operation)]
+        number = next(i for i, other in enumerate(calls) if other is call)
+        return Answer(operation, number, len(calls))
 
     def normalization(self, layer):
         """Returns the batch normalization right behind a layer, or `None`."""
         if not _is_linear(layer):
             return None
-        following = next(self._followers(layer), None)
+        call = next(self._followers(layer), None)
+        following = None if call is None else _unwrapped(call.operation)
         is_norm = isinstance(following, layers.BatchNormalization)
         return following if is_norm else None
 
     def _followers(self, layer):
-        """Yields what comes behind a layer as long as there is one way to go."""
+        """Yields the calls behind a layer as long as there is one way to go."""
         calls = self._calls.get(id(layer), [])
         while len(calls) == 1 and len(calls[0].outputs) == 1:
             calls = self._consumers.get(calls[0].outputs[0], [])
             if len(calls) == 1:
-                yield _unwrapped(calls[0].operation)
+                yield calls[0]
+
+
+def channel_axes(layer):
+    """Returns the axes of a layer's output that its channels are on.
+
+    Args:
+        layer: A Keras layer.
+
+    Returns:
+        List of ints, negative ones counted from the end.
+
+    Example:
+    >>> channel_axes(layers.EinsumDense("btc,ts->bsc", output_shape=(6, 6)))
+    [1]
+    >>> channel_axes(layers.EinsumDense("...x,xyz->...yz", output_shape=(6, 6)))
+    [-2, -1]
+    """
+    if isinstance(layer, layers.EinsumDense):
+        terms, result = layer.equation.replace(" ", "").split("->")
+        kernel = terms.split(",")[1]
+        before, dots, _ = result.partition("...")
+        return [
+            i - len(result) if dots and i > len(before) else i
+            for i, letter in enumerate(result)
+            if letter in kernel and letter != "."
+        ]
+    first = getattr(layer, "data_format", None) == "channels_first"
+    return [1 if first else -1]
 
 
 def _unwrapped(operation):

@@ -1,26 +1,25 @@
 """Layers watched while a model runs."""
 
 import contextlib
-import functools
 
+import keras
 import tensorflow as tf
 
 
-def looks(model, watched, data, *, joined=False):
+def looks(model, watched, data):
     """Runs a model over data, and yields what is seen in it, batch after batch.
+
+    It leaves no trace in the model: states of recurrent layers stay what they are.
 
     Args:
         model: The model, called in inference mode.
         watched: Dict from key to a pair: a layer or operation, and a function of its
             own `call`, its first input and its output that returns a tensor.
         data: `CalibrationData`.
-        joined: Bool, see below. Defaults to `False`.
 
     Yields:
-        Dict from key to what was seen: of several calls the sum, or one after another
-        if `joined`.
+        Dict from key to a list of what was seen, one a call, in running order.
     """
-    combine = functools.partial(tf.concat, axis=0) if joined else tf.add_n
 
     @tf.function(reduce_retracing=True)
     def look(x):
@@ -28,10 +27,11 @@ def looks(model, watched, data, *, joined=False):
             seen = {key: [] for key in watched}
             for key, (operation, note) in watched.items():
                 stack.enter_context(_watching(operation, note, seen[key]))
+            stack.enter_context(keras.StatelessScope())
             model(x, training=False)
         for key, tensors in seen.items():
             _check_seen(watched[key][0], tensors)
-        return {key: combine(tensors) for key, tensors in seen.items()}
+        return seen
 
     for x, _, _ in data:
         yield look(x)

@@ -44,7 +44,7 @@ class Block(Tiled):
 
     def __init__(self, rows=4, columns=1):
         for name, value in (("rows", rows), ("columns", columns)):
-            if not isinstance(value, int) or value < 1:
+            if type(value) is not int or value < 1:
                 raise ValueError(f"{name}={value!r} must be an int of 1 or more.")
         self.rows = rows
         self.columns = columns

@@ -17,7 +17,9 @@ class DropAndGrow(Regrowth):
     fraction of its kept units that the criterion scores lowest, and grows as many of
     those that are then out. So the number of zeros stays what it was. A unit that is
     dropped and grows again at once keeps its weights and what the optimizer knows of
-    them, as in the code of RigL's authors; others start at zero.
+    them, as in the code of RigL's authors; others start at zero. Where units differ
+    in size, as blocks at the edge of a weight do, it grows no fewer weights than it
+    drops, and at most one unit more; the next update makes up for that.
 
     A subclass defines `growth(update, number)`: the scores by which the weight of a
     number grows, an array of its shape; `fraction_at(step)` if it changes.
@@ -55,6 +57,8 @@ class DropAndGrow(Regrowth):
 
     def _exchange(self, update, number, mask):
         kept = np.count_nonzero(mask)
+        if not kept:  # A scope that ranks weights together may leave nothing of one.
+            return mask
         count = self.fraction_at(update.step) * kept
         stays = _keep(
             update,
@@ -66,16 +70,25 @@ class DropAndGrow(Regrowth):
         dropped = kept - np.count_nonzero(stays)
         if not dropped:
             return mask
-        grown = _keep(
+        return stays | self._grown(update, number, ~stays, dropped)
+
+    def _grown(self, update, number, removed, count):
+        """Returns the mask of what grows among removed units, so many weights."""
+        scores = self.growth(update, number)
+        granularity = update.granularity[number]
+        if not granularity.elementwise:
+            units = granularity.units(scores, removed)
+            if np.ndim(units.sizes):
+                return _grow_uneven(units, removed, count)
+        return _keep(
             update,
             number,
-            mask.size - dropped,
-            weights=[self.growth(update, number)],
+            removed.size - count,
+            weights=[scores],
             criterion=np.asarray,
-            masks=[~stays],
+            masks=[removed],
             evidence=None,
         )
-        return stays | grown
 
     def get_config(self):
         return {"fraction": self.fraction, **super().get_config()}
@@ -92,6 +105,19 @@ def _keep(update, number, zeros, **changes):
         "sparsity": zeros / update.weights[number].size,
     }
     return next(update.prune(**{**one, **changes}))
+
+
+def _grow_uneven(units, removed, count):
+    """Returns the mask of the best removed units that hold at least so many weights.
+
+    The nearest count could be too low, and updates never bring back what is missing.
+    """
+    best = np.argsort(-units.scores, kind="stable")
+    best = best[units.kept(removed)[best]]
+    enough = np.searchsorted(np.cumsum(units.sizes[best]), count) + 1
+    grows = np.zeros(units.scores.size, bool)
+    grows[best[:enough]] = True
+    return units.expand(grows)
 
 
 @register("regrowths")

@@ -62,6 +62,7 @@ class DynamicNetworkSurgery(Regrowth):
     def __call__(self, update):
         """Returns the masks that the shadow asks for."""
         shadows = [evidence["shadow"] for evidence in update.evidence]
+        _check_numbers(update.names, shadows)
         if self.deviations is not None:
             return list(map(self.splice, shadows, update.masks))
         return self._at_sparsity(update, shadows)
@@ -114,6 +115,17 @@ class DynamicNetworkSurgery(Regrowth):
             **super().get_config(),
             "deviations": self.deviations,
         }
+
+
+def _check_numbers(names, shadows):
+    """Raises a `ValueError` if a shadow is no longer made of numbers."""
+    for name, shadow in zip(names, shadows, strict=True):
+        if not np.isfinite(shadow).all():
+            raise ValueError(
+                f"What the removed weights of {name} have learnt is NaN or infinite. "
+                "Training has diverged: lower the learning rate, or let weights that "
+                "are removed no longer learn, without DynamicNetworkSurgery."
+            )
 
 
 class _Reluctant:

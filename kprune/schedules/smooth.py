@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from kprune.arguments import check_sparsity
+from kprune.arguments import check_number, check_sparsity
 from kprune.registry import register
 from kprune.schedules.base import Schedule
 
@@ -118,9 +118,8 @@ class PolynomialSchedule(_RisingSchedule):
             initial_sparsity=initial_sparsity,
             frequency=frequency,
         )
-        if not 0 < power < np.inf:
-            raise ValueError(f"power={power} must be a finite number above 0.")
-        self.power = power
+        expected = "a finite number above 0"
+        self.power = check_number("power", power, lambda n: 0 < n < np.inf, expected)
 
     def _missing(self, progress):
         return (1 - progress) ** self.power

@@ -9,6 +9,8 @@ from kprune.registry import Configurable
 from kprune.selection import keep_by_size, keep_largest
 
 _ROUNDING = 1e-9  # 0.7 * 10 is not quite 7.
+# A bound is never met to the last weight where units are whole.
+_SHORT_OF_UNITS = 0.01
 
 
 @dataclasses.dataclass
@@ -225,17 +227,17 @@ class Scope(Configurable):
         """
         limits = self.limits(contenders)
         size = sum(c.size for c in contenders)
-        most = sum(c.size * limit for c, limit in zip(contenders, limits, strict=True))
-        if sparsity * size > most + _ROUNDING * size:
-            limited = [
-                f"{c.name!r} {limit:.4g}"
-                for c, limit in zip(contenders, limits, strict=True)
-                if limit < 1
-            ]
-            reachable = at_most(most / size, 10_000) / 10_000
+        limited = list(zip(contenders, limits, strict=True))
+        most = sum(c.size * limit for c, limit in limited)
+        whole = min(most, sum(most_to_go(c, limit) for c, limit in limited))
+        if sparsity * size > min(
+            most + _ROUNDING * size, whole + _SHORT_OF_UNITS * size
+        ):
+            bounds = [f"{c.name!r} {limit:.4g}" for c, limit in limited if limit < 1]
+            reachable = at_most(whole / size, 10_000) / 10_000
             raise ValueError(
                 f"A sparsity of {sparsity:g} can't be reached with {self!r}, only "
                 f"{reachable:g} over all weights. The highest that each may be given: "
-                f"{', '.join(limited)}. Let the schedule end at {reachable:g} or less, "
+                f"{', '.join(bounds)}. Let the schedule end at {reachable:g} or less, "
                 "or loosen the bounds, or take another granularity."
             )

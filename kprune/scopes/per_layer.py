@@ -2,10 +2,12 @@
 
 import fnmatch
 import math
+from collections.abc import Mapping
 
 from kprune.arguments import check_sparsity
 from kprune.registry import register
 from kprune.scopes.base import Scope, keep_best
+from kprune.scopes.names import layer_of
 
 
 @register("scopes")
@@ -38,9 +40,14 @@ class PerLayer(Scope):
     """
 
     def __init__(self, sparsities, default=0.0):
+        if not isinstance(sparsities, Mapping):
+            raise ValueError(
+                f"sparsities={sparsities!r} must be a dict from names of layers to "
+                "their sparsities, as in {'block_1': 0.5}."
+            )
         self.sparsities = {
             name: check_sparsity(f"The sparsity of {name!r}", sparsity)
-            for name, sparsity in dict(sparsities).items()
+            for name, sparsity in sparsities.items()
         }
         self.default = check_sparsity("default", default)
 
@@ -83,23 +90,28 @@ class PerLayer(Scope):
         names = [_names_of(c.name) for c in contenders]
         known = [name for of_weight in names for name in of_weight]
         for name in self.sparsities:
-            if not fnmatch.filter(known, name):
-                layers = dict.fromkeys(of_weight[0] for of_weight in names)
+            if name not in known and not fnmatch.filter(known, name):
+                layers = dict.fromkeys(layer_of(c.name) for c in contenders)
                 raise ValueError(
                     f"PerLayer got the name {name!r}, which matches nothing that is "
                     f"being pruned. These are {', '.join(map(repr, layers))}. Mend the "
                     "name, or use a pattern such as 'block_*'."
                 )
-        return [self._find(of_weight) for of_weight in names]
+        # A name with brackets is no pattern for other layers.
+        patterns = [name for name in self.sparsities if name not in known]
+        return [self._find(of_weight, patterns) for of_weight in names]
 
-    def _find(self, names):
+    def _find(self, names, patterns):
         exact = [n for n in reversed(names) if n in self.sparsities]
-        patterns = [p for p in self.sparsities if fnmatch.filter(names, p)]
+        patterns = [p for p in patterns if fnmatch.filter(names, p)]
         found = [self.sparsities[name] for name in exact + patterns]
         return found[0] if found else self.default
 
 
 def _names_of(name):
-    """Returns what a weight may be called: `a/b/kernel` is in `a`, and in `a/b`."""
+    """Returns what a weight may be called: `a/b/kernel` is in `a`, `b`, and `a/b`."""
     parts = name.split("/")
-    return ["/".join(parts[: i + 1]) for i in range(len(parts))]
+    ends = range(1, len(parts))
+    of_layers = ["/".join(parts[i:end]) for end in ends for i in reversed(range(end))]
+    of_weight = ["/".join(parts[i:]) for i in reversed(range(len(parts) - 1))]
+    return of_layers + (of_weight or [name])

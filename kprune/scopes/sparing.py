@@ -5,6 +5,7 @@ import dataclasses
 from kprune import registry
 from kprune.registry import register
 from kprune.scopes.base import Scope
+from kprune.scopes.names import layer_of
 
 
 @register("scopes")
@@ -80,7 +81,7 @@ class Sparing(Scope):
         self.scope.check(self._limited(contenders), sparsity)
 
     def _limited(self, contenders):
-        layers = [c.name.split("/")[0] for c in contenders]
+        layers = [layer_of(c.name) for c in contenders]
         limits = {}
         for layer, limit in ((layers[0], self.first), (layers[-1], self.last)):
             limits[layer] = min(limit, limits.get(layer, 1.0))

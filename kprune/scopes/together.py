@@ -5,6 +5,7 @@ import math
 
 import numpy as np
 
+from kprune.arguments import check_number
 from kprune.registry import register
 from kprune.scopes.base import (
     Scope,
@@ -48,14 +49,12 @@ class Global(Scope):
     ranks_layers_together = True
 
     def __init__(self, min_layer_sparsity=0.0, max_layer_sparsity=1.0):
-        if not 0 <= min_layer_sparsity < 1:
-            raise ValueError(
-                f"min_layer_sparsity={min_layer_sparsity} must be in [0, 1)."
-            )
-        if not 0 < max_layer_sparsity <= 1:
-            raise ValueError(
-                f"max_layer_sparsity={max_layer_sparsity} must be in (0, 1]."
-            )
+        check_number(
+            "min_layer_sparsity", min_layer_sparsity, lambda n: 0 <= n < 1, "in [0, 1)"
+        )
+        check_number(
+            "max_layer_sparsity", max_layer_sparsity, lambda n: 0 < n <= 1, "in (0, 1]"
+        )
         if min_layer_sparsity > max_layer_sparsity:
             raise ValueError(
                 f"min_layer_sparsity={min_layer_sparsity} is above "
@@ -127,9 +126,8 @@ class Threshold(Scope):
     fixed_count = False
 
     def __init__(self, value):
-        if isinstance(value, bool) or not math.isfinite(value):
-            raise ValueError(f"value={value} must be a finite number, a score.")
-        self.value = float(value)
+        expected = "a finite number, a score"
+        self.value = float(check_number("value", value, math.isfinite, expected))
 
     def get_config(self):
         return {"value": self.value}

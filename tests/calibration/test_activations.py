@@ -80,6 +80,16 @@ def test_rows_of_an_embedding_are_met_as_often_as_their_words():
     np.testing.assert_allclose(norm, np.tile(expected[:, None], 3), rtol=1e-5)
 
 
+def test_indices_of_an_embedding_may_come_as_floats():
+    model = single(layers.Embedding(6, 3), (4,))
+    words = RNG.integers(0, 6, (30, 4)).astype("float32")
+
+    (norm,) = evidence_of(model, "input_norm", words)
+
+    expected = np.sqrt(np.bincount(words.astype(int).ravel(), minlength=6))
+    np.testing.assert_allclose(norm, np.tile(expected[:, None], 3), rtol=1e-5)
+
+
 def test_an_equation_says_which_inputs_a_weight_meets():
     layer = layers.EinsumDense("abc,cde->abde", output_shape=(None, 2, 3))
     model = single(layer, (4, 5))
@@ -141,6 +151,73 @@ def test_a_layer_answers_behind_its_normalization_and_activation():
         answers = answers.reshape(-1, answers.shape[-1])
         np.testing.assert_allclose(mean, abs(answers).mean(0), rtol=1e-4, atol=1e-6)
         np.testing.assert_allclose(above, (answers > 0).mean(0), atol=1e-3)
+
+
+def test_one_activation_behind_two_layers_answers_for_each_of_them():
+    inputs, shared = keras.Input((6,)), layers.ReLU()
+    first = layers.Dense(4, name="first")
+    second = layers.Dense(5, name="second")
+    outputs = layers.Dense(2, name="head")(shared(second(shared(first(inputs)))))
+    model = kprune.prune(keras.Model(inputs, outputs), skip="head")
+    x = RNG.normal(size=(20, 6)).astype("float32")
+
+    means = evidence_of(model, "output_mean", x)
+
+    for layer, mean in zip((first, second), means, strict=True):
+        kernel, bias = (w.numpy() for w in layer.weights)
+        x = np.maximum(x @ kernel + bias, 0)
+        np.testing.assert_allclose(mean, x.mean(axis=0), rtol=1e-4, atol=1e-6)
+
+
+def mixer(*behind):
+    """A model of one layer whose outputs are on the second of three axes."""
+    layer = layers.EinsumDense("btc,ts->bsc", output_shape=(6, 6), name="mix")
+    model = keras.Sequential([keras.Input((5, 6)), layer, *behind])
+    return kprune.prune(model, only="mix")
+
+
+def test_an_equation_says_on_which_axis_the_channels_are():
+    model = mixer(layers.ReLU())
+    x = RNG.normal(size=(20, 5, 6)).astype("float32")
+
+    (mean,) = evidence_of(model, "output_mean", x)
+
+    kernel = entries_of(model)[0].variable.numpy()
+    answers = np.maximum(np.einsum("btc,ts->bsc", x, kernel), 0)
+    np.testing.assert_allclose(mean, answers.mean(axis=(0, 2)), rtol=1e-4)
+
+
+def test_a_normalization_of_other_axes_has_no_scale_for_the_channels():
+    model = mixer(layers.BatchNormalization())
+
+    with pytest.raises(ValueError, match="No batch normalization .* 'mix' directly"):
+        Calibration(model, ["batch_norm_scale"]).gather(entries_of(model))
+
+
+@pytest.mark.parametrize("kind", ["input_norm", "output_mean"])
+def test_looking_at_a_model_does_not_move_its_running_state(kind):
+    memory = layers.GRU(3, stateful=True)
+    inputs = keras.Input(batch_shape=(7, 4, 2))
+    model = keras.Model(inputs, layers.Dense(1, name="head")(memory(inputs)))
+    model = kprune.prune(model, only="head")
+    model(RNG.normal(size=(7, 4, 2)).astype("float32"))
+    (memory,) = (layer for layer in model.layers if isinstance(layer, layers.GRU))
+    before = memory.states[0].numpy()
+    assert before.any()
+
+    evidence_of(model, kind, RNG.normal(size=(14, 4, 2)).astype("float32"))
+
+    np.testing.assert_array_equal(memory.states[0].numpy(), before)
+
+
+@pytest.mark.parametrize("kind", ["input_norm", "output_mean"])
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_examples_that_are_no_numbers_are_blamed_and_not_the_weight(kind, bad):
+    model = single(layers.Dense(2, name="head"), (3,))
+    x = np.float32([[1, 2, 3], [4, bad, 6]])
+
+    with pytest.raises(ValueError, match="calibration data.*'head/kernel'"):
+        evidence_of(model, kind, x)
 
 
 def test_scales_are_those_of_the_normalization_behind():

@@ -108,6 +108,40 @@ def test_model_with_a_fixed_batch_gets_batches_of_that_size():
     assert [len(x) for x, _, _ in CalibrationData((X, Y), model)] == [7] * 10
 
 
+@pytest.mark.parametrize("form", ["arrays", "dataset"])
+def test_rows_that_leave_a_fixed_batch_half_full_are_refused(form):
+    model = keras.Sequential([keras.Input(batch_shape=(32, 3)), layers.Dense(2)])
+    model.compile(loss="mse")
+    data = (X, Y) if form == "arrays" else dataset(X, Y).batch(32)
+
+    with pytest.raises(ValueError, match="batch of 6 .* fixed to batches of 32"):
+        list(CalibrationData(data, model))
+
+
+def test_single_examples_need_a_model_whose_batch_is_open():
+    model = keras.Sequential([keras.Input(batch_shape=(7, 3)), layers.Dense(2)])
+    model = kprune.prune(model)
+    model.compile(loss="mse")
+
+    with pytest.raises(ValueError, match="one by one, .* fixed to batches of 7"):
+        Calibration(model, ["example_squared_gradient"], (X, Y))
+
+
+def test_list_of_as_many_arrays_as_the_model_has_inputs_is_its_inputs():
+    inputs = [keras.Input((3,)), keras.Input((2,))]
+    model = keras.Model(inputs, layers.Dense(1)(layers.Concatenate()(inputs)))
+    model.compile(loss="mse")
+
+    x, y, _ = next(iter(CalibrationData([X, Y], model, labels=False)))
+
+    assert [array.shape for array in x] == [(32, 3), (32, 2)]
+    assert y is None
+    with pytest.raises(ValueError, match="has no labels"):
+        CalibrationData([X, Y], model)
+    with pytest.raises(ValueError, match=r"takes 2 inputs.*`\(\[x1, x2\],\)`"):
+        CalibrationData((X, Y), model, labels=False)
+
+
 @pytest.mark.parametrize("kind", ["squared_gradient", "hessian_gradient"])
 def test_no_more_than_two_batches_are_in_memory(kind):
     data, model = Batches(), kprune.prune(dense())

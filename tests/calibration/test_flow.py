@@ -118,6 +118,95 @@ def test_what_shifts_inputs_does_not_stop_the_flow():
     assert model(np.full((1, 2), 16.0)).shape == (1, 3)
 
 
+@pytest.mark.parametrize(
+    "normalization",
+    [
+        layers.LayerNormalization,
+        layers.RMSNormalization,
+        layers.UnitNormalization,
+        lambda: layers.GroupNormalization(2),
+    ],
+)
+def test_what_normalizes_each_example_only_scales_the_flow(normalization):
+    inputs = keras.Input((2,))
+    x = layers.Dense(2)(normalization()(layers.Dense(2)(inputs)))
+    model = kprune.prune(keras.Model(inputs, layers.Add()([inputs, x])))
+    first, second = (entry.layer for entry in entries(model))
+    for layer, kernel in ((first, FIRST), (second, SECOND[:, :2])):
+        layer.set_weights([kernel, np.float32([5, -5])])
+    norm = next(layer for layer in model.layers if "normal" in layer.name)
+    scales = np.float32([1, 1])
+    if norm.weights:
+        scales = np.float32([-2, 3])
+        norm.weights[0].assign(scales)
+
+    found = flow_of(model)
+
+    # The first columns sum up to 4 and 2.5, the second rows to 3 and 4.5.
+    mean, scales = 3.25, abs(scales)
+    behind = np.stack([scales * [3, 4.5] / mean] * 2)
+    np.testing.assert_allclose(found[0], behind, rtol=1e-6)
+    met = scales * [4, 2.5] / mean
+    np.testing.assert_allclose(found[1], np.stack([met, met], 1), rtol=1e-6)
+    assert "call" not in vars(norm)
+
+
+def test_a_weight_that_no_flow_gets_through_is_named():
+    inputs = keras.Input((2,))
+    dead = layers.Dense(2, name="behind", kernel_initializer="zeros")
+    branch = dead(layers.Dense(2, name="before")(inputs))
+    outputs = layers.Dense(2)(layers.Add()([inputs, branch]))
+    model = kprune.prune(keras.Model(inputs, outputs))
+
+    with pytest.raises(ValueError, match="No synaptic flow .*'before/kernel'"):
+        flow_of(model)
+
+
+def test_weights_of_a_branch_that_pruning_has_cut_off_have_no_flow():
+    inputs = keras.Input((2,))
+    branch = layers.Dense(2)(layers.Dense(2)(inputs))
+    outputs = layers.Dense(2)(layers.Add()([inputs, branch]))
+    model = kprune.prune(keras.Model(inputs, outputs))
+    first, second, _ = entries(model)
+    for entry in (first, second):
+        entry.mask.assign(np.zeros((2, 2), bool))
+        entry.variable.assign(np.zeros((2, 2)))
+
+    found = flow_of(model)
+
+    assert not found[0].any()
+    assert not found[1].any()
+    np.testing.assert_allclose(found[2], np.ones((2, 2)))  # it meets the inputs
+
+
+def test_embedding_of_indices_that_come_as_floats_is_refused():
+    inputs = keras.Input((3,))
+    x = layers.Flatten()(layers.Embedding(5, 2, name="words")(inputs))
+    model = keras.Model(inputs, layers.Dense(1)(x))
+
+    for skip in ((), "words"):
+        with pytest.raises(ValueError, match="embedding 'words'.*synaptic flow"):
+            flow_of(kprune.prune(model, skip=skip))
+
+
+def test_pruned_embedding_of_positions_is_refused():
+    inputs = keras.Input((3, 2))
+    places = layers.Embedding(3, 2, name="places")
+
+    class Placed(layers.Layer):
+        def __init__(self):
+            super().__init__(name="placed")
+            self.places = places
+
+        def call(self, x):
+            return x + self.places(keras.ops.arange(3))
+
+    model = keras.Model(inputs, layers.Dense(1)(Placed()(inputs)))
+
+    with pytest.raises(ValueError, match="embedding 'places'.*skip="):
+        flow_of(kprune.prune(model, only="placed"))
+
+
 @pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16", "bfloat16"])
 def test_flow_does_not_depend_on_what_the_model_computes_in(policy):
     model = chain(*(layers.Dense(2, dtype=policy) for _ in range(9)))

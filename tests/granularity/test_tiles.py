@@ -158,7 +158,9 @@ def test_a_vector_of_weights_is_one_input_of_many_outputs(granularity):
         np.testing.assert_array_equal(keep.scores, scores)
 
 
-@pytest.mark.parametrize(("rows", "columns"), [(0, 1), (1, -1), (1.5, 1), (4, None)])
+@pytest.mark.parametrize(
+    ("rows", "columns"), [(0, 1), (1, -1), (1.5, 1), (4, None), (True, 1)]
+)
 def test_blocks_without_a_size_are_refused(rows, columns):
     with pytest.raises(ValueError, match="must be an int of 1 or more"):
         kprune.Block(rows, columns)
