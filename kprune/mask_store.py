@@ -18,6 +18,7 @@ from keras.saving import serialize_keras_object
 
 from kprune import prunable
 from kprune.clock import Clock, applying_optimizer
+from kprune.optimizer_slots import average_of
 from kprune.registry import register
 from kprune.scopes.names import WeightName
 from kprune.tracked import Tracked
@@ -261,23 +262,6 @@ def masked(weight, mask):
     # As fast as `where` on large kernels and twice as fast on small ones (see
     # benchmarks/training_overhead.py); also turns NaN and -0.0 into 0.
     return tf.math.multiply_no_nan(weight, tf.cast(mask, weight.dtype))
-
-
-def average_of(variable, optimizer):
-    """Returns the moving average that an optimizer keeps of a variable.
-
-    Args:
-        variable: A Keras variable.
-        optimizer: A Keras optimizer or `None`.
-
-    Returns:
-        A Keras variable, or `None` if there is no such average (yet).
-    """
-    optimizer = getattr(optimizer, "inner_optimizer", optimizer)
-    if not getattr(optimizer, "use_ema", False) or not optimizer.built:
-        return None
-    index = optimizer._trainable_variables_indices.get(optimizer._var_key(variable))
-    return None if index is None else optimizer._model_variables_moving_average[index]
 
 
 def serialize_shared(part):

@@ -33,9 +33,7 @@ def slots_of(optimizer, variable):
     ['_momentums', '_velocities']
     """
     optimizer = plain_optimizer(optimizer)
-    if optimizer is None or not optimizer.built:
-        return {}
-    index = optimizer._trainable_variables_indices.get(optimizer._var_key(variable))
+    index = _index_of(optimizer, variable)
     if index is None:
         return {}
     count = len(optimizer._trainable_variables)
@@ -52,6 +50,30 @@ def slots_of(optimizer, variable):
 
 
 _NO_SLOTS = ("_trainable_variables", "_variables")
+
+
+def average_of(variable, optimizer):
+    """Returns the moving average that an optimizer keeps of a variable.
+
+    Args:
+        variable: A Keras variable.
+        optimizer: A Keras optimizer or `None`.
+
+    Returns:
+        A Keras variable, or `None` if there is no such average (yet).
+    """
+    optimizer = plain_optimizer(optimizer)
+    if not getattr(optimizer, "use_ema", False):
+        return None
+    index = _index_of(optimizer, variable)
+    return None if index is None else optimizer._model_variables_moving_average[index]
+
+
+def _index_of(optimizer, variable):
+    """Returns the place of a variable in the lists of an optimizer, or `None`."""
+    if optimizer is None or not optimizer.built:
+        return None
+    return optimizer._trainable_variables_indices.get(optimizer._var_key(variable))
 
 
 def clean(optimizer, variable, where):

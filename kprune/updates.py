@@ -5,7 +5,7 @@ import numpy as np
 from kprune import mask_store
 from kprune.calibration import Calibration
 from kprune.layout import layout_of
-from kprune.optimizer_slots import clean
+from kprune.optimizer_slots import average_of, clean
 from kprune.regrowth import Update
 from kprune.ties import ties_of
 from kprune.tracking import check_followed
@@ -141,9 +141,7 @@ class Updater:
                 clean(optimizer, entry.variable, opened)
             return weight
         learnt = as_array(shadow)  # all the time, and so has the optimizer
-        average = mask_store.average_of(
-            entry.variable, entry.variable.constraint.optimizer
-        )
+        average = average_of(entry.variable, entry.variable.constraint.optimizer)
         if average is not None:
             write(average, np.where(opened, learnt, as_array(average)))
         write(entry.variable, np.where(opened, learnt, weight))
@@ -173,7 +171,7 @@ def _assign_mask(entry, mask, weight):
     write(entry.mask, mask)
     write_masked(entry.variable, weight, mask)
     optimizer = entry.variable.constraint.optimizer
-    average = mask_store.average_of(entry.variable, optimizer)
+    average = average_of(entry.variable, optimizer)
     if average is not None:
         write_masked(average, as_array(average), mask)
 
