@@ -66,7 +66,11 @@ def copy_operation(operation):
     return type(operation).from_config(operation.get_config())
 
 
-def rebuild(model, convert, convert_operation=copy_operation):
+def _shape_of(tensor):
+    return tensor.shape
+
+
+def rebuild(model, convert, convert_operation=copy_operation, shape_of=_shape_of):
     """Makes a model of the same graph, class, name and inputs from stand-ins.
 
     Args:
@@ -77,6 +81,8 @@ def rebuild(model, convert, convert_operation=copy_operation):
             Nested models of the same kind are rebuilt in turn and not passed to it.
         convert_operation: Function `(operation)` that returns what is called in the
             place of a Keras operation that is no layer. Defaults to a copy.
+        shape_of: Function `(tensor)` that returns the shape of an input, with the
+            batch, of the model or of one within it. Defaults to its own.
 
     Returns:
         An uncompiled model; weights are those of the stand-ins.
@@ -89,17 +95,20 @@ def rebuild(model, convert, convert_operation=copy_operation):
     >>> [layer.name for layer in twin.layers], twin.layers[0] is model.layers[0]
     (['d'], False)
     """
-    return _rebuild(model, convert, convert_operation, parents=(), stand_ins={})
+    by_type = convert, convert_operation, shape_of
+    return _rebuild(model, by_type, parents=(), stand_ins={})
 
 
-def _rebuild(model, convert, convert_operation, parents, stand_ins):
+def _rebuild(model, by_type, parents, stand_ins):
+    convert, convert_operation, shape_of = by_type
+
     def stand_in(operation):
         if id(operation) not in stand_ins:
             if not isinstance(operation, keras.Layer):
                 new = convert_operation(operation)
             elif is_graph(operation):
                 inner = (*parents, operation)
-                new = _rebuild(operation, convert, convert_operation, inner, stand_ins)
+                new = _rebuild(operation, by_type, inner, stand_ins)
             else:
                 new = convert(operation, parents)
             stand_ins[id(operation)] = new
@@ -108,7 +117,7 @@ def _rebuild(model, convert, convert_operation, parents, stand_ins):
     if isinstance(model, keras.Sequential):
         new = type(model)(name=model.name)
         for tensor in getattr(model, "inputs", ()):
-            new.add(_same_input(tensor))
+            new.add(_same_input(tensor, shape_of))
         for layer in model.layers:
             converted = stand_in(layer)
             for part in converted if isinstance(converted, Chain) else [converted]:
@@ -117,7 +126,9 @@ def _rebuild(model, convert, convert_operation, parents, stand_ins):
         # A plain view of the same graph: the public clone_model would otherwise
         # carry over a compile config that may not be serialisable.
         view = keras.Model(model.input, model.output)
-        inputs = keras.tree.map_structure(_same_input, model.input)
+        inputs = keras.tree.map_structure(
+            lambda tensor: _same_input(tensor, shape_of), model.input
+        )
         clone = keras.models.clone_model(
             view, input_tensors=inputs, clone_function=stand_in
         )
@@ -127,10 +138,10 @@ def _rebuild(model, convert, convert_operation, parents, stand_ins):
     return new
 
 
-def _same_input(tensor):
+def _same_input(tensor, shape_of):
     layer = tensor._keras_history.operation
     return keras.Input(
-        batch_shape=tensor.shape,
+        batch_shape=shape_of(tensor),
         dtype=tensor.dtype,
         sparse=tensor.sparse,
         ragged=tensor.ragged,
@@ -161,13 +172,19 @@ def build_like(source, target):
         ) from error
 
 
-def copy_state(source, target, ignore=()):
+def _itself(variable):
+    return variable
+
+
+def copy_state(source, target, ignore=(), value_of=_itself):
     """Carries weights, seeds, frozen flags, lookup tables and names over.
 
     Args:
         source: A layer or model.
         target: One of the same structure, built. It is changed.
         ignore: Sequence of sublayers of `source` that `target` does not have.
+        value_of: Function that returns what is assigned for a variable of `source`.
+            Defaults to the variable.
 
     Raises:
         CannotCopyError: If the two do not hold the same variables.
@@ -176,14 +193,15 @@ def copy_state(source, target, ignore=()):
     ignored = {id(v) for layer in ignore for v in layer.variables}
     ours = target.variables
     theirs = [v for v in source.variables if id(v) not in ignored]
-    if [v.shape for v in ours] != [v.shape for v in theirs]:
+    values = [value_of(v) for v in theirs]
+    if [tuple(v.shape) for v in ours] != [tuple(v.shape) for v in values]:
         raise CannotCopyError(
             f"{source.name!r} ({type(source).__name__}) made again from its config "
             f"holds {len(ours)} variables of shapes {[v.shape for v in ours]}; the "
-            f"original holds {len(theirs)} of shapes {[v.shape for v in theirs]}."
+            f"original holds {len(theirs)} of shapes {[v.shape for v in values]}."
         )
-    for new, old in zip(ours, theirs, strict=True):
-        new.assign(old)
+    for new, value in zip(ours, values, strict=True):
+        new.assign(value)
     theirs_parts = [p for p in source._flatten_layers() if p not in ignore]
     parts = list(zip(target._flatten_layers(), theirs_parts, strict=True))
     for new, old in parts:

@@ -19,12 +19,26 @@ class Call:
             `"body/stem"`.
         inputs: Tuple of int, the values that go in.
         outputs: Tuple of int, the values that come out.
+        node: The Keras node, with the `arguments` of the call.
     """
 
     operation: object
     name: str
     inputs: tuple
     outputs: tuple
+    node: object
+
+    def arguments(self, stand_ins):
+        """Returns the call's arguments with others in the place of its inputs.
+
+        Args:
+            stand_ins: Sequence of anything, one for each of `inputs`.
+
+        Returns:
+            Tuple of a tuple and a dict, positional and named arguments.
+        """
+        tensors = map(id, self.node.input_tensors)
+        return self.node.arguments.fill_in(dict(zip(tensors, stand_ins, strict=True)))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,12 +48,15 @@ class LayerGraph:
     Attributes:
         calls: List of `Call`, each after those whose values it takes.
         shapes: Dict from value to its shape, a tuple of int or `None`.
+        tensors: Dict from the id of each Keras tensor, those within nested models
+            too, to the list of its values: several if a nested model is shared.
         inputs: Tuple of int, the values that the model takes.
         outputs: Tuple of int, the values that it returns.
     """
 
     calls: list
     shapes: dict
+    tensors: dict
     inputs: tuple
     outputs: tuple
 
@@ -71,7 +88,7 @@ def read_graph(model):
     >>> [(call.name, call.inputs, call.outputs) for call in graph.calls]
     [('inner/r', (0,), (1,))]
     """
-    graph = LayerGraph([], {}, (), ())
+    graph = LayerGraph([], {}, {}, (), ())
     values = {}
     inputs = tuple(_number(graph, values, x) for x in tree.flatten(model.inputs))
     _read(graph, model, "", values)
@@ -173,9 +190,15 @@ def nodes_of(model):
 
 
 def _number(graph, values, tensor):
-    value = values[id(tensor)] = len(graph.shapes)
+    value = len(graph.shapes)
     graph.shapes[value] = tuple(tensor.shape)
+    _note(graph, values, tensor, value)
     return value
+
+
+def _note(graph, values, tensor, value):
+    values[id(tensor)] = value
+    graph.tensors.setdefault(id(tensor), []).append(value)
 
 
 def _read(graph, model, prefix, values):
@@ -183,11 +206,15 @@ def _read(graph, model, prefix, values):
         operation = node.operation
         inputs = tuple(values[id(x)] for x in node.input_tensors)
         if isinstance(operation, keras.Model) and is_graph(operation):
-            inner = dict(zip(map(id, operation.inputs), inputs, strict=True))
+            inner = {}
+            for tensor, value in zip(operation.inputs, inputs, strict=True):
+                _note(graph, inner, tensor, value)
             _read(graph, operation, f"{prefix}{operation.name}/", inner)
-            results = (inner[id(x)] for x in operation.outputs)
-            values.update(zip(map(id, node.output_tensors), results, strict=True))
+            for tensor, result in zip(
+                node.output_tensors, operation.outputs, strict=True
+            ):
+                _note(graph, values, tensor, inner[id(result)])
         else:
             outputs = tuple(_number(graph, values, x) for x in node.output_tensors)
             name = prefix + operation.name
-            graph.calls.append(Call(operation, name, inputs, outputs))
+            graph.calls.append(Call(operation, name, inputs, outputs, node))

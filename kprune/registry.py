@@ -38,7 +38,7 @@ def register(family, key=None):
     A class becomes known under its snake-case name and to Keras serialisation
     as `kprune>ClassName`, so that files which mention it load without
     `custom_objects`. A rule for a layer type is registered with that type as
-    `key` and stays a plain function.
+    `key` and stays the plain function or class that it is.
 
     Args:
         family: String, the family to add to.
@@ -69,7 +69,7 @@ def register(family, key=None):
                 f"{name!r} is already registered in {family!r} by {taken!r}. "
                 "Choose another name, or another key."
             )
-        if isinstance(entry, type):
+        if isinstance(entry, type) and not isinstance(key, type):
             saving.register_keras_serializable(package=_PACKAGE)(entry)
         entries[name] = entry
         return entry

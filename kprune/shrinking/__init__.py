@@ -1,0 +1,1 @@
+"""Channels physically removed: smaller weights, smaller tensors, fewer operations."""

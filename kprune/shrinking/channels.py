@@ -1,0 +1,119 @@
+"""The channels of a graph, numbered: which must go together, and which must stay."""
+
+import dataclasses
+
+import numpy as np
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
+
+NONE = 0  # In an array of channels: the place belongs to no channel.
+
+
+@dataclasses.dataclass(frozen=True)
+class Reason:
+    """Why channels can't be removed.
+
+    Attributes:
+        kind: String, one of `KINDS`.
+        layer: String, the name of the layer or operation that keeps them.
+        text: String, what it does with them.
+    """
+
+    kind: str
+    layer: str
+    text: str
+
+    def __str__(self):
+        return f"{self.layer}: {self.text}"
+
+
+KINDS = (
+    "output",  # the model's outputs are never narrowed
+    "unknown",  # a layer or operation without a rule
+    "mixed",  # something that treats the channels' axis as one of places
+    "statistics",  # a mean, norm, maximum or softmax takes all channels in
+    "partner",  # combined with something that can't be narrowed
+    "protected",  # by the user
+)
+
+
+class Channels:
+    """Numbers channels, ties those that go together and notes those that stay.
+
+    A channel is a positive integer; `NONE` stands for no channel.
+
+    Example:
+    >>> channels = Channels()
+    >>> left, right = channels.new(3), channels.new(3)
+    >>> channels.tie(left, right)
+    >>> channels.groups()[left].tolist() == channels.groups()[right].tolist()
+    True
+    """
+
+    def __init__(self):
+        self._count = 1
+        self._ties = []
+        self._fixed = []
+        self._groups = None
+
+    def new(self, number):
+        """Returns new channels, an int array of shape `(number,)`.
+
+        One alone is no channel, since a layer can't do without its last one.
+        """
+        if number == 1:
+            return np.array([NONE])
+        first = self._count
+        self._count += number
+        self._groups = None
+        return np.arange(first, self._count)
+
+    def tie(self, left, right):
+        """Lets channels go together, place by place.
+
+        Args:
+            left: Int array of channels.
+            right: Int array that can be broadcast against it. Where one of the two
+                is no channel nothing is tied.
+        """
+        left, right = (a.ravel() for a in np.broadcast_arrays(left, right))
+        both = (left != NONE) & (right != NONE) & (left != right)
+        if both.any():
+            self._ties.append(np.stack([left[both], right[both]]))
+            self._groups = None
+
+    def fix(self, ids, reason):
+        """Notes that channels stay, and with them what they are tied to.
+
+        Args:
+            ids: Int array of channels.
+            reason: `Reason`.
+        """
+        ids = np.unique(ids)
+        ids = ids[ids != NONE]
+        if ids.size:
+            self._fixed.append((ids, reason))
+
+    def groups(self):
+        """Returns the number of the group of each channel, an int array.
+
+        Its place 0 stands for no channel, in a group of its own with number 0.
+        """
+        if self._groups is None:
+            pairs = np.concatenate(self._ties, 1) if self._ties else np.zeros((2, 0))
+            pairs = pairs.astype(int)
+            links = coo_array(
+                (np.ones(pairs.shape[1], bool), pairs), shape=(self._count,) * 2
+            )
+            self._groups = connected_components(links, directed=False)[1]
+        return self._groups
+
+    def reasons(self):
+        """Returns a dict from the number of each group that stays to its reasons."""
+        groups, found = self.groups(), {}
+        for ids, reason in self._fixed:
+            for group in np.unique(groups[ids]):
+                reasons = found.setdefault(int(group), [])
+                if reason not in reasons:
+                    reasons.append(reason)
+        return found

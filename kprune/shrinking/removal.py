@@ -1,0 +1,127 @@
+"""Makes a smaller model from one of whose channels some shall go."""
+
+import keras
+import numpy as np
+
+from kprune import cloning
+from kprune.copier import Copier
+from kprune.shrinking.rules import rule_of
+from kprune.weight_access import as_array
+
+
+class Narrowed:
+    """What is left of tensors and weights once channels are gone.
+
+    Args:
+        tracing: `Tracing` of the model.
+        removed: Bool array, by channel: which of them go.
+    """
+
+    def __init__(self, tracing, removed):
+        self._tracing = tracing
+        self._removed = removed
+        self._calls = {}
+        for call in tracing.graph.calls:
+            self._calls.setdefault(id(call.operation), call)
+
+    def weight(self, variable):
+        """Returns the shape that is left of a variable, a tuple of ints."""
+        known = self._tracing.weights.get(id(variable))
+        if known is None:
+            return tuple(variable.shape)
+        return known.value.narrowed(self._removed)
+
+    def array(self, variable, array):
+        """Returns what is left of an array that lies beside a variable."""
+        known = self._tracing.weights.get(id(variable))
+        for axis, kept in () if known is None else self._kept(known.value):
+            array = np.compress(kept, array, axis)
+        return array
+
+    def output_of(self, operation, place=0):
+        """Returns the shape that is left of what an operation puts out."""
+        number = self._calls[id(operation)].outputs[place]
+        return self._tracing.values[number].narrowed(self._removed)
+
+    def inputs_of(self, operation):
+        """Returns the values that go into an operation, and what is left of them.
+
+        Returns:
+            List of dicts from axis to a bool array, what is kept along it.
+        """
+        numbers = self._calls[id(operation)].inputs
+        values = [self._tracing.values[number] for number in numbers]
+        return [value.kept(self._removed) for value in values]
+
+    def tensor(self, tensor):
+        """Returns the shape that is left of a Keras tensor of the graph."""
+        numbers = self._tracing.graph.tensors.get(id(tensor))
+        if not numbers:
+            return tuple(tensor.shape)
+        return self._tracing.values[numbers[0]].narrowed(self._removed)
+
+    def _kept(self, value):
+        return value.kept(self._removed).items()
+
+
+def without(model, tracing, removed):
+    """Makes a model without some channels.
+
+    Args:
+        model: The model that was traced. It is not changed.
+        tracing: Its `Tracing`.
+        removed: Bool array, by channel: which of them go.
+
+    Returns:
+        A model of the same graph, layer names and inputs.
+    """
+    narrowed = Narrowed(tracing, removed)
+    copier = Copier(model)
+    pairs = []
+
+    def stand_in(layer, parents):
+        new = _narrow_copy(layer, narrowed, copier)
+        pairs.append((layer, new))
+        return new
+
+    with model.distribute_strategy.scope():
+        result = cloning.rebuild(
+            model,
+            stand_in,
+            lambda operation: _operation(operation, narrowed),
+            lambda tensor: narrowed.tensor(tensor),
+        )
+        for layer, new in pairs:
+            _carry_over(layer, new, narrowed)
+        cloning.copy_compilation(model, result)
+    return result
+
+
+def _narrow_copy(layer, narrowed, copier):
+    new = copier.copy(layer)
+    rule = rule_of(layer)
+    changes = rule.config(layer, narrowed) if rule is not None else {}
+    config = new.get_config()
+    if any(config[name] != value for name, value in changes.items()):
+        new = type(layer).from_config({**config, **changes})
+        new.name = layer.name
+    return new
+
+
+def _operation(operation, narrowed):
+    rule = rule_of(operation)
+    new = rule and rule.stand_in(operation, narrowed)
+    return new or cloning.copy_operation(operation)
+
+
+def _carry_over(layer, new, narrowed):
+    """Carries over what is left of a layer's state."""
+    rule = rule_of(layer)
+
+    def left_of(variable):
+        array = narrowed.array(variable, as_array(variable))
+        if rule is None or not isinstance(variable, keras.Variable):
+            return array
+        return rule.rescaled(layer, variable, array, narrowed)
+
+    cloning.copy_state(layer, new, value_of=left_of)

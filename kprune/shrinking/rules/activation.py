@@ -1,0 +1,69 @@
+"""Functions of one element at a time, and those of several channels."""
+
+import functools
+
+import keras
+import numpy as np
+from keras import layers
+
+from kprune.registry import register
+from kprune.shrinking.rules.base import ChannelRule
+
+_ELEMENTWISE = """
+    celu elu exponential gelu hard_shrink hard_sigmoid hard_silu hard_swish hard_tanh
+    leaky_relu linear log_sigmoid mish relu relu6 selu sigmoid silu soft_shrink
+    softplus softsign sparse_plus sparse_sigmoid squareplus swish tanh tanh_shrink
+    threshold
+"""
+ELEMENTWISE = {
+    getattr(keras.activations, name)
+    for name in _ELEMENTWISE.split()
+    if hasattr(keras.activations, name)
+}
+_OVER_LAST_AXIS = {keras.activations.softmax, keras.activations.log_softmax}
+
+
+def activate(value, activation, tracer):
+    """Returns a tensor behind an activation.
+
+    Args:
+        value: `Value`.
+        activation: Function, layer or `None`, as a layer holds it.
+        tracer: `Tracer`.
+    """
+    if activation is None or activation in ELEMENTWISE:
+        silent = value.silent and _keeps_zero(activation)
+        return type(value)(value.shape, value.maps, silent)
+    if activation in _OVER_LAST_AXIS:
+        text = f"{activation.__name__} is taken over them"
+        tracer.mix(value, -1, kind="statistics", text=text)
+    else:
+        name = getattr(activation, "__name__", type(activation).__name__)
+        tracer.fix(value.ids(), "unknown", f"no rule for the activation {name}")
+    return type(value)(value.shape, value.maps)
+
+
+@functools.cache
+def _keeps_zero(activation):
+    return activation is None or not np.asarray(activation(np.zeros(1, "float32")))[0]
+
+
+@register("channel_rules", layers.Activation)
+class ActivationRule(ChannelRule):
+    """Applies a function of `keras.activations`."""
+
+    def trace(self, layer, inputs, tracer):
+        """Lets channels through where the function takes each by itself."""
+        return [activate(inputs[0], layer.activation, tracer)]
+
+
+@register("channel_rules", layers.Softmax)
+class SoftmaxRule(ChannelRule):
+    """Keeps the channels that a softmax is taken over."""
+
+    def trace(self, layer, inputs, tracer):
+        """Fixes channels along the layer's axes."""
+        axes = layer.axis if isinstance(layer.axis, (list, tuple)) else [layer.axis]
+        text = "softmax is taken over them"
+        tracer.mix(inputs[0], *axes, kind="statistics", text=text)
+        return [type(inputs[0])(inputs[0].shape, inputs[0].maps)]

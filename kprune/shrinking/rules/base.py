@@ -1,0 +1,95 @@
+"""`ChannelRule`: how channels pass through one type of layer or operation."""
+
+from kprune.registry import keys, lookup
+
+
+class ChannelRule:
+    """Base of the rules for layer types and operations.
+
+    Register a subclass with `kprune.register("channel_rules", LayerType)`. It counts
+    for subclasses of the type, too, as long as these do not define `call` or `build`
+    anew. What has no rule, or one whose `trace` returns `None`, stops removal.
+
+    Example:
+    >>> import keras, kprune
+    >>> from kprune.shrinking.value import Value
+    >>> class Scale(keras.layers.Layer):
+    ...     def build(self, shape):
+    ...         self.scale = self.add_weight(shape=shape[-1:], name="scale")
+    ...     def call(self, inputs):
+    ...         return inputs * self.scale
+    >>> @kprune.register("channel_rules", Scale)
+    ... class ScaleRule(ChannelRule):
+    ...     def trace(self, layer, inputs, tracer):
+    ...         tracer.hold(layer.scale, {0: tracer.pin(inputs[0], -1)})
+    ...         return inputs
+    """
+
+    def trace(self, operation, inputs, tracer):
+        """Follows the channels through one call.
+
+        Args:
+            operation: The layer or `keras.Operation`.
+            inputs: List of `Value`, the tensors that go in.
+            tracer: `Tracer`, whose methods make, tie, fix and note channels.
+
+        Returns:
+            List of `Value`, one for each tensor that comes out; or `None` if the rule
+            does not know what this call does.
+        """
+        raise NotImplementedError(f"{type(self).__name__} defines no `trace`.")
+
+    def config(self, layer, narrowed):
+        """Returns what changes in a layer's config once channels are gone.
+
+        Args:
+            layer: The layer.
+            narrowed: `Narrowed`, the shapes that are left.
+
+        Returns:
+            Dict, a part of the config. Defaults to none.
+        """
+        return {}
+
+    def stand_in(self, operation, narrowed):
+        """Returns what is called in the place of an operation that is no layer.
+
+        Args:
+            operation: The `keras.Operation`.
+            narrowed: `Narrowed`.
+
+        Returns:
+            A function of the call's arguments, or `None` for a copy of the operation.
+        """
+        return None
+
+    def rescaled(self, layer, variable, array, narrowed):
+        """Returns the narrowed array of a weight as the narrowed layer needs it.
+
+        Args:
+            layer: The layer as it was.
+            variable: Its Keras variable.
+            array: Array, what is left of it.
+            narrowed: `Narrowed`.
+
+        Returns:
+            Array of the same shape.
+        """
+        return array
+
+
+def rule_of(operation):
+    """Returns the `ChannelRule` for a layer or operation, or `None`."""
+    kind = type(operation)
+    found = lookup("channel_rules", kind)
+    if found is None:
+        return None
+    types = keys("channel_rules")
+    known = next(base for base in kind.__mro__ if base in types)
+    if any(_code(kind, name) is not _code(known, name) for name in ("call", "build")):
+        return None
+    return found()
+
+
+def _code(kind, name):
+    return getattr(kind, name, None)

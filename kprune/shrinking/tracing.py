@@ -1,0 +1,246 @@
+"""Follows channels through a model: which weights and tensors each of them reaches."""
+
+import dataclasses
+
+import keras
+import numpy as np
+
+from kprune.layer_graph import LayerGraph, read_graph
+from kprune.shrinking.channels import NONE, Channels, Reason
+from kprune.shrinking.rules import rule_of
+from kprune.shrinking.value import Value, pairs
+
+
+@dataclasses.dataclass(frozen=True)
+class Tracing:
+    """All channels of a model.
+
+    Attributes:
+        graph: `LayerGraph`.
+        channels: `Channels`.
+        values: Dict from the number of each value of the graph to its `Value`.
+        weights: Dict from the id of each variable that has channels to its `Weight`.
+    """
+
+    graph: LayerGraph
+    channels: Channels
+    values: dict
+    weights: dict
+
+
+@dataclasses.dataclass(frozen=True)
+class Weight:
+    """A variable with its channels.
+
+    Attributes:
+        variable: Keras variable.
+        layer: The layer whose call first used it.
+        value: `Value` of its shape.
+        makes: Tuple of ints, the axes whose channels it makes: its output channels.
+    """
+
+    variable: object
+    layer: object
+    value: Value
+    makes: tuple
+
+
+def trace(model, exact=True):
+    """Follows the channels of a model from its inputs to its outputs.
+
+    Args:
+        model: A built Functional or Sequential model.
+        exact: Bool, whether channels stay that can't be removed without a change of
+            the outputs. Defaults to `True`.
+
+    Returns:
+        A `Tracing`.
+    """
+    return Tracer(read_graph(model), exact).run()
+
+
+class Tracer:
+    """Runs the rules over a graph. The rules use its methods.
+
+    Args:
+        graph: `LayerGraph`.
+        exact: As for `trace`.
+    """
+
+    def __init__(self, graph, exact=True):
+        self.graph = graph
+        self.exact = exact
+        self.channels = Channels()
+        self.values = {}
+        self.weights = {}
+        self.call = None
+
+    def run(self):
+        """Follows all calls, and returns a `Tracing`."""
+        for number in self.graph.inputs:
+            self.values[number] = Value(self.graph.shapes[number])
+        for call in self.graph.calls:
+            self.call = call
+            inputs = [self.values[number] for number in call.inputs]
+            outputs = self._outputs(call.operation, inputs)
+            for number, value in zip(call.outputs, outputs, strict=True):
+                expected = self.graph.shapes[number]
+                assert value.shape == expected, (call.name, value, expected)
+                self.values[number] = value
+        for number in self.graph.outputs:
+            reason = Reason("output", "outputs", "the model returns them")
+            self.channels.fix(self.values[number].ids(), reason)
+        self._tie_tensors_of_shared_models()
+        self._settle()
+        return Tracing(self.graph, self.channels, self.values, self.weights)
+
+    def _outputs(self, operation, inputs):
+        rule = rule_of(operation)
+        if rule is not None:
+            outputs = rule.trace(operation, inputs, self)
+            if outputs is not None:
+                return outputs
+        return self.stop(inputs, "unknown", f"no rule for {_in_words(operation)}")
+
+    # What the rules call.
+
+    def shape(self, place=0):
+        """Returns the shape of an output of the present call."""
+        return self.graph.shapes[self.call.outputs[place]]
+
+    def new(self, number):
+        """Returns a list of one array of new channels."""
+        return [self.channels.new(number)]
+
+    def fix(self, ids, kind, text):
+        """Notes that channels stay, for the sake of the present call."""
+        self.channels.fix(ids, Reason(kind, self.call.name, text))
+
+    def stop(self, inputs, kind, text):
+        """Lets no channel through: returns outputs without any."""
+        for value in inputs:
+            self.fix(value.ids(), kind, text)
+        return [Value(self.graph.shapes[number]) for number in self.call.outputs]
+
+    def pin(self, value, axis):
+        """Lets the channels of a tensor lie along one axis, and returns them.
+
+        Where they lie along several, as between two reshapes, those of one place of
+        the axis are tied. Channels along other axes alone are not touched.
+
+        Args:
+            value: `Value`.
+            axis: Int.
+
+        Returns:
+            List of int arrays of the axis' length.
+        """
+        axis %= len(value.shape)
+        found = []
+        for array in value.maps:
+            if axis in value.axes(array):
+                lines = np.moveaxis(array, axis, 0).reshape(array.shape[axis], -1)
+                self.channels.tie(lines, lines[:, :1])
+                found.append(lines[:, 0])
+        return found
+
+    def pin_alone(self, value, axis, text):
+        """Lets channels lie along one axis and returns them; others stay.
+
+        Args:
+            value: `Value`.
+            axis: Int.
+            text: String, what the call does with the other axes.
+
+        Returns:
+            List of int arrays of the axis' length.
+        """
+        for array in self.others(value, axis):
+            self.fix(array, "mixed", text)
+        return self.pin(value, axis)
+
+    def others(self, value, axis):
+        """Returns the maps of channels that do not lie along an axis."""
+        axis %= len(value.shape)
+        return tuple(m for m in value.maps if axis not in value.axes(m))
+
+    def mix(self, value, *axes, kind="mixed", text):
+        """Fixes the channels that lie along the given axes."""
+        rank = len(value.shape)
+        for array in value.maps:
+            if {axis % rank for axis in axes} & set(value.axes(array)):
+                self.fix(array, kind, text)
+
+    def hold(self, variable, ids, makes=()):
+        """Notes the channels of a weight, and returns those that it has.
+
+        A weight that was seen before, in a layer that is shared, keeps its first
+        channels, and the new ones are tied to them.
+
+        Args:
+            variable: Keras variable, or `None` for nothing.
+            ids: Dict from axis to a list of arrays of channels.
+            makes: Tuple of ints, the axes whose channels the weight makes.
+
+        Returns:
+            The `Value` of the weight.
+        """
+        if variable is None:
+            return None
+        value = Value.of_axes(tuple(variable.shape), ids)
+        known = self.weights.setdefault(
+            id(variable), Weight(variable, self.call.operation, value, makes)
+        )
+        if known.value is not value:
+            self.unify(known.value, value)
+        return known.value
+
+    def unify(self, left, right):
+        """Ties the channels of two tensors of one shape, element by element."""
+        for ours, theirs in pairs(left, right):
+            if ours is None or theirs is None:
+                alone = theirs if ours is None else ours
+                self.fix(alone, "partner", "meets a tensor without such channels")
+                continue
+            ours, theirs = np.broadcast_arrays(ours, theirs)
+            self.channels.tie(ours, theirs)
+            text = "meets places that are no channels"
+            self.fix(ours[theirs == NONE], "partner", text)
+            self.fix(theirs[ours == NONE], "partner", text)
+
+    # What comes after all calls.
+
+    def _tie_tensors_of_shared_models(self):
+        """Gives each tensor within a nested model one set of channels."""
+        for numbers in self.graph.tensors.values():
+            for number in numbers[1:]:
+                self.unify(self.values[numbers[0]], self.values[number])
+
+    def _settle(self):
+        """Lets all channels that lie along several axes lie along the last of them.
+
+        Only what leaves a full grid can be removed from a tensor: of channels in two
+        rows, as many of each row.
+        """
+        found = [*self.values.values(), *(w.value for w in self.weights.values())]
+        joint = [(v, m) for v in found for m in v.maps if len(v.axes(m)) > 1]
+        for value, array in joint:
+            groups = self.channels.groups()[array]
+            axes = [a for a in value.axes(groups) if _changes(groups, a)]
+            if len(axes) > 1:
+                lines = np.moveaxis(array, axes[-1], 0)
+                lines = lines.reshape(array.shape[axes[-1]], -1)
+                some = lines.max(1, keepdims=True)
+                self.channels.tie(lines, some)
+                at_gaps = np.where((lines == NONE).any(1), some[:, 0], NONE)
+                text = "some of what lies in one line is no channel"
+                self.channels.fix(at_gaps, Reason("partner", "arrangement", text))
+
+
+def _changes(array, axis):
+    return (array != np.take(array, [0], axis)).any()
+
+
+def _in_words(operation):
+    kind = "layer" if isinstance(operation, keras.Layer) else "operation"
+    return f"the {kind} {type(operation).__name__}"
