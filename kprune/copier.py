@@ -35,11 +35,12 @@ class Copier:
         self._known = objects_within(model)
         self._copies = {}
 
-    def copy(self, layer):
+    def copy(self, layer, changes=None):
         """Makes the copy of a layer, or returns it if it was made before.
 
         Args:
             layer: A layer or subclassed model within the model.
+            changes: Dict, what is to be other in its config. Defaults to nothing.
 
         Returns:
             A layer of the same class, config and name, with fresh weights (see
@@ -51,7 +52,7 @@ class Copier:
         if id(layer) not in self._copies:
             try:
                 with self._sharing(), saving.custom_object_scope(self._known):
-                    self._copies[id(layer)] = _from_config(layer)
+                    self._copies[id(layer)] = _from_config(layer, changes or {})
             except Exception as error:
                 raise CannotCopyError(
                     f"The layer {layer.name!r} ({type(layer).__name__}) can't be made "
@@ -90,14 +91,14 @@ def in_short(error):
     return text if len(text) <= 200 else f"{text[:200]} ..."
 
 
-def _from_config(layer):
+def _from_config(layer, changes):
     if isinstance(layer, keras.Model):
         # `strip` makes it again from its stored config, which holds no functions.
         naming = contextlib.nullcontext()
     else:
         naming = _naming_functions(layer)
     with naming:
-        config = copy.deepcopy(layer.get_config())
+        config = {**copy.deepcopy(layer.get_config()), **changes}
         return type(layer).from_config(without_unknown_arguments(type(layer), config))
 
 

@@ -32,6 +32,23 @@ def slots_of(optimizer, variable):
     >>> list(slots_of(optimizer, variable))
     ['_momentums', '_velocities']
     """
+    return {
+        name: slot
+        for name, slot in entries_of(optimizer, variable).items()
+        if slot.shape == variable.shape
+    }
+
+
+def entries_of(optimizer, variable):
+    """Returns all that an optimizer keeps beside a trained variable, of any shape.
+
+    Args:
+        optimizer: A Keras optimizer.
+        variable: A Keras variable.
+
+    Returns:
+        Dict from a name to a Keras variable; empty as for `slots_of`.
+    """
     optimizer = plain_optimizer(optimizer)
     index = _index_of(optimizer, variable)
     if index is None:
@@ -42,11 +59,7 @@ def slots_of(optimizer, variable):
         for name, part in vars(optimizer).items()
         if isinstance(part, list) and len(part) == count and name not in _NO_SLOTS
     }
-    return {
-        name: slot
-        for name, slot in lists.items()
-        if isinstance(slot, keras.Variable) and slot.shape == variable.shape
-    }
+    return {n: slot for n, slot in lists.items() if isinstance(slot, keras.Variable)}
 
 
 _NO_SLOTS = ("_trainable_variables", "_variables")

@@ -1,4 +1,4 @@
-"""What is pruned in a model, and what is left dense for which reason."""
+"""What is pruned in a model, what is left dense for which reason, what it costs."""
 
 import dataclasses
 import io
@@ -13,6 +13,7 @@ from kprune.inspection import check_keras_model, is_pruned
 from kprune.layer_graph import layers_of_outputs
 from kprune.prunable import Selection, find_weights
 from kprune.quantize import left_in_float, wrappers
+from kprune.shrinking.costs import ModelCosts, costs_of, in_digits, macs_by_weight
 from kprune.weight_access import as_array
 
 
@@ -31,6 +32,8 @@ class WeightRecord:
             trained.
         bits: Int, how many bits tell its values (but zero, if they are shared)
             apart; 8 where it is trained for int8, `None` in float.
+        macs: Int, its multiply-adds for one example, zeros included, or `None` where
+            they are not known.
     """
 
     layer: str
@@ -41,6 +44,7 @@ class WeightRecord:
     masked: bool
     reason: str
     bits: int | None = None
+    macs: int | None = None
 
     @property
     def sparsity(self):
@@ -58,11 +62,14 @@ class PruningSummary:
         step: Int, the model's clock, or `None` if nothing prunes it.
         in_float: Dict from the names of the layers that a quantization-aware model
             computes in float to the reasons; empty for other models.
+        costs: `ModelCosts`, parameters, multiply-adds and bytes of activations of
+            each layer; printed, a table of its own.
     """
 
     model: str
     weights: list
     step: int | None
+    costs: ModelCosts
     in_float: dict = dataclasses.field(default_factory=dict)
 
     @property
@@ -95,6 +102,7 @@ class PruningSummary:
         """Returns everything as plain Python, fit for JSON."""
         return {
             **dataclasses.asdict(self),
+            "costs": self.costs.to_dict(),
             "size": self.size,
             "nonzero": self.nonzero,
             "sparsity": self.sparsity,
@@ -110,13 +118,15 @@ class PruningSummary:
         table = Table(box=None)
         for column in ("layer", "weight", "shape"):
             table.add_column(column, no_wrap=True)
-        for column in ("zeros", "bits"):
+        for column in ("zeros", "bits", "multiply-adds"):
             table.add_column(column, justify="right", no_wrap=True)
         table.add_column("left dense because")
         for w in self.weights:
             shape = " x ".join(map(str, w.shape))
             bits = "" if w.bits is None else str(w.bits)
-            table.add_row(w.layer, w.weight, shape, f"{w.sparsity:.2%}", bits, w.reason)
+            macs = "" if w.macs == 0 else in_digits(w.macs)
+            zeros = f"{w.sparsity:.2%}"
+            table.add_row(w.layer, w.weight, shape, zeros, bits, macs, w.reason)
         text = io.StringIO()
         Console(
             file=text,
@@ -125,7 +135,7 @@ class PruningSummary:
             force_terminal=False,
             no_color=True,
         ).print(table)
-        lines = [title, "", *text.getvalue().splitlines()]
+        lines = [title, self.costs.headline, "", *text.getvalue().splitlines()]
         if self.in_float:
             lines += ["", "in float:"]
             lines += [f"  {layer}: {reason}" for layer, reason in self.in_float.items()]
@@ -133,7 +143,10 @@ class PruningSummary:
 
 
 def summary(model, print_fn=print):
-    """Prints what is pruned in a model, and why the rest is left dense.
+    """Prints what is pruned in a model, why the rest is left dense, what it costs.
+
+    Multiply-adds are those of the shapes: zeros are multiplied like other numbers until
+    channels are removed (`kprune.shrink`).
 
     Args:
         model: A built `keras.Model`, pruned, stripped or neither.
@@ -163,15 +176,15 @@ def summary(model, print_fn=print):
             f"The model {model.name!r} is not built, so its weights are not known. "
             "Call it on a batch, or give it an Input."
         )
-    held = _held(model)
+    held, macs = _held(model), macs_by_weight(model)
     selection = Selection(spared=_spared(model))
     weights = [
-        _record(layer, weight, held.get(id(weight.variable)))
+        _record(layer, weight, held.get(id(weight.variable)), macs)
         for layer, weight in _weights(model, (), selection)
     ]
     step = mask_store.clock_of(model) if is_pruned(model) else None
     in_float = left_in_float(model) if wrappers(model) else {}
-    result = PruningSummary(model.name, weights, step, in_float)
+    result = PruningSummary(model.name, weights, step, costs_of(model), in_float)
     if print_fn is not None:
         print_fn(str(result))
     return result
@@ -230,7 +243,7 @@ _NOTHING_TO_KEEP = "it had no zeros to keep, or only zeros"
 _FINISHED = "frozen by kprune.finish"
 
 
-def _record(layer, weight, held):
+def _record(layer, weight, held, macs):
     values = as_array(weight.variable)
     return WeightRecord(
         layer=layer.name,
@@ -241,6 +254,7 @@ def _record(layer, weight, held):
         masked=held is not None and held.masked,
         reason=_reason(weight, held),
         bits=held and held.bits,
+        macs=macs.get(id(weight.variable)),
     )
 
 

@@ -238,6 +238,6 @@ class Scope(Configurable):
             raise ValueError(
                 f"A sparsity of {sparsity:g} can't be reached with {self!r}, only "
                 f"{reachable:g} over all weights. The highest that each may be given: "
-                f"{', '.join(bounds)}. Let the schedule end at {reachable:g} or less, "
-                "or loosen the bounds, or take another granularity."
+                f"{', '.join(bounds)}. Ask for {reachable:g} or less, in a schedule at "
+                "its end, or loosen the bounds, or take another granularity."
             )

@@ -170,12 +170,17 @@ class ErdosRenyi(Scope):
             for c, s, h in zip(contenders, sizes, highest, strict=True)
         ]
         total = sum(sizes) - zeros_wanted(sparsity, sum(sizes))
-        proportions = [sum(map(self._proportion, c.shapes)) for c in contenders]
+        proportions = [self._density(c) * c.size for c in contenders]
         shares = in_proportion(total, proportions, lowest, highest)
         return (in_whole_numbers(shares) * unit).tolist()
 
+    def _density(self, contender):
+        """Returns the density of a contender, but for a common factor."""
+        shapes = contender.shapes
+        return sum(map(self._proportion, shapes)) / sum(map(math.prod, shapes))
+
     def _proportion(self, shape):
-        """Returns the density times the size, but for a common factor."""
+        """Returns the density of a weight times its size, but for a common factor."""
         return sum(shape[-2:]) * math.prod(shape[:-2])
 
 

@@ -86,7 +86,21 @@ class PerLayer(Scope):
             )
 
     def _final(self, contenders):
-        """Returns the sparsity given for each weight."""
+        """Returns the sparsity of each weight."""
+        return [self.default if s is None else s for s in self.given(contenders)]
+
+    def given(self, contenders):
+        """Returns the sparsity that a name gives to each weight.
+
+        Args:
+            contenders: List of `Contender` of which only the names are looked at.
+
+        Returns:
+            List of floats, `None` where no name matches.
+
+        Raises:
+            ValueError: If a name matches nothing.
+        """
         names = [_names_of(c.name) for c in contenders]
         known = [name for of_weight in names for name in of_weight]
         for name in self.sparsities:
@@ -105,7 +119,7 @@ class PerLayer(Scope):
         exact = [n for n in reversed(names) if n in self.sparsities]
         patterns = [p for p in patterns if fnmatch.filter(names, p)]
         found = [self.sparsities[name] for name in exact + patterns]
-        return found[0] if found else self.default
+        return found[0] if found else None
 
 
 def _names_of(name):

@@ -1,1 +1,20 @@
 """Channels physically removed: smaller weights, smaller tensors, fewer operations."""
+
+from kprune.shrinking.channels import Reason
+from kprune.shrinking.narrowing import ShrinkError
+from kprune.shrinking.report import LayerChange, ShrinkReport, Stuck, WhyNot
+from kprune.shrinking.rules import ChannelRule
+from kprune.shrinking.shrink import shrink
+from kprune.shrinking.why_not import why_not
+
+__all__ = [
+    "ChannelRule",
+    "LayerChange",
+    "Reason",
+    "ShrinkError",
+    "ShrinkReport",
+    "Stuck",
+    "WhyNot",
+    "shrink",
+    "why_not",
+]

@@ -33,6 +33,7 @@ KINDS = (
     "mixed",  # something that treats the channels' axis as one of places
     "statistics",  # a mean, norm, maximum or softmax takes all channels in
     "partner",  # combined with something that can't be narrowed
+    "last",  # a tensor would be empty without them
     "protected",  # by the user
 )
 

@@ -1,6 +1,5 @@
 """Makes a smaller model from one of whose channels some shall go."""
 
-import keras
 import numpy as np
 
 from kprune import cloning
@@ -53,6 +52,21 @@ class Narrowed:
         values = [self._tracing.values[number] for number in numbers]
         return [value.kept(self._removed) for value in values]
 
+    def outputs_of(self, operation):
+        """Returns the values that an operation puts out, and what is left of them.
+
+        Returns:
+            List of dicts from axis to a bool array, what is kept along it.
+        """
+        numbers = self._calls[id(operation)].outputs
+        values = [self._tracing.values[number] for number in numbers]
+        return [value.kept(self._removed) for value in values]
+
+    def arguments_of(self, operation):
+        """Returns the arguments of an operation's call, a tuple and a dict."""
+        call = self._calls[id(operation)]
+        return call.arguments(call.node.input_tensors)
+
     def tensor(self, tensor):
         """Returns the shape that is left of a Keras tensor of the graph."""
         numbers = self._tracing.graph.tensors.get(id(tensor))
@@ -98,14 +112,9 @@ def without(model, tracing, removed):
 
 
 def _narrow_copy(layer, narrowed, copier):
-    new = copier.copy(layer)
     rule = rule_of(layer)
     changes = rule.config(layer, narrowed) if rule is not None else {}
-    config = new.get_config()
-    if any(config[name] != value for name, value in changes.items()):
-        new = type(layer).from_config({**config, **changes})
-        new.name = layer.name
-    return new
+    return copier.copy(layer, changes)
 
 
 def _operation(operation, narrowed):
@@ -120,7 +129,7 @@ def _carry_over(layer, new, narrowed):
 
     def left_of(variable):
         array = narrowed.array(variable, as_array(variable))
-        if rule is None or not isinstance(variable, keras.Variable):
+        if rule is None:
             return array
         return rule.rescaled(layer, variable, array, narrowed)
 

@@ -74,6 +74,10 @@ class Tracer:
         self.values = {}
         self.weights = {}
         self.call = None
+        self._first_calls = {}
+        self._nodes = {}
+        for call in graph.calls:
+            self._nodes.setdefault(id(call.operation), []).append(call.node)
 
     def run(self):
         """Follows all calls, and returns a `Tracing`."""
@@ -92,15 +96,22 @@ class Tracer:
             self.channels.fix(self.values[number].ids(), reason)
         self._tie_tensors_of_shared_models()
         self._settle()
+        self._keep_the_last()
         return Tracing(self.graph, self.channels, self.values, self.weights)
 
     def _outputs(self, operation, inputs):
         rule = rule_of(operation)
+        if not isinstance(operation, keras.Layer) and self._is_used_again(operation):
+            # What stands in for it would be made for the first call alone.
+            return self.stop(inputs, "unknown", "one operation at several places")
         if rule is not None:
             outputs = rule.trace(operation, inputs, self)
             if outputs is not None:
                 return outputs
         return self.stop(inputs, "unknown", f"no rule for {_in_words(operation)}")
+
+    def _is_used_again(self, operation):
+        return len({id(node) for node in self._nodes[id(operation)]}) > 1
 
     # What the rules call.
 
@@ -140,9 +151,17 @@ class Tracer:
         for array in value.maps:
             if axis in value.axes(array):
                 lines = np.moveaxis(array, axis, 0).reshape(array.shape[axis], -1)
-                self.channels.tie(lines, lines[:, :1])
-                found.append(lines[:, 0])
+                found.append(self._tie_lines(lines, self.call.name))
         return found
+
+    def _tie_lines(self, lines, name):
+        """Ties the channels of each line, and returns one of each."""
+        some = lines.max(1)
+        self.channels.tie(lines, some[:, None])
+        at_gaps = np.where((lines == NONE).any(1), some, NONE)
+        text = "some of what lies in one line is no channel"
+        self.channels.fix(at_gaps, Reason("partner", name, text))
+        return some
 
     def pin_alone(self, value, axis, text):
         """Lets channels lie along one axis and returns them; others stay.
@@ -195,6 +214,22 @@ class Tracer:
             self.unify(known.value, value)
         return known.value
 
+    def same_at_all_calls(self, operation, values):
+        """Ties the channels of all calls of an operation whose arguments hold sizes.
+
+        Args:
+            operation: The layer or operation of the present call.
+            values: List of `Value`, what goes in and what comes out.
+        """
+        first = self._first_calls.setdefault(id(operation), values)
+        for known, value in zip(first, values, strict=True):
+            if known is not value and known.shape == value.shape:
+                self.unify(known, value)
+            elif known is not value:
+                text = "shared by tensors of several shapes"
+                self.fix(known.ids(), "partner", text)
+                self.fix(value.ids(), "partner", text)
+
     def unify(self, left, right):
         """Ties the channels of two tensors of one shape, element by element."""
         for ours, theirs in pairs(left, right):
@@ -217,7 +252,7 @@ class Tracer:
                 self.unify(self.values[numbers[0]], self.values[number])
 
     def _settle(self):
-        """Lets all channels that lie along several axes lie along the last of them.
+        """Lets all channels that lie along several axes lie along the longest of them.
 
         Only what leaves a full grid can be removed from a tensor: of channels in two
         rows, as many of each row.
@@ -228,13 +263,21 @@ class Tracer:
             groups = self.channels.groups()[array]
             axes = [a for a in value.axes(groups) if _changes(groups, a)]
             if len(axes) > 1:
-                lines = np.moveaxis(array, axes[-1], 0)
-                lines = lines.reshape(array.shape[axes[-1]], -1)
-                some = lines.max(1, keepdims=True)
-                self.channels.tie(lines, some)
-                at_gaps = np.where((lines == NONE).any(1), some[:, 0], NONE)
-                text = "some of what lies in one line is no channel"
-                self.channels.fix(at_gaps, Reason("partner", "arrangement", text))
+                axis = max(axes, key=lambda a: (array.shape[a], a))
+                lines = np.moveaxis(array, axis, 0).reshape(array.shape[axis], -1)
+                self._tie_lines(lines, "arrangement")
+
+    def _keep_the_last(self):
+        """Keeps channels without which nothing would be left of a tensor."""
+        groups = self.channels.groups()
+        named = {n: call.name for call in self.graph.calls for n in call.outputs}
+        found = [(named[n], v) for n, v in self.values.items() if n in named]
+        found += [(w.layer.name, w.value) for w in self.weights.values()]
+        for name, array in ((name, m) for name, v in found for m in v.maps):
+            numbers = groups[array]
+            if numbers.flat[0] != NONE and (numbers == numbers.flat[0]).all():
+                text = "nothing would be left of a tensor or weight"
+                self.channels.fix(array, Reason("last", name, text))
 
 
 def _changes(array, axis):

@@ -1,30 +1,6 @@
 """How often a layer applies its kernels to one example, where that is known."""
 
-import math
-
-import keras
-from keras import layers
-
-from kprune.prunable import has_no_prunable_weights
-
-_TRANSPOSED = (layers.Conv1DTranspose, layers.Conv2DTranspose, layers.Conv3DTranspose)
-_COUNTED = (
-    layers.Dense,
-    layers.Conv1D,
-    layers.Conv2D,
-    layers.Conv3D,
-    layers.DepthwiseConv1D,
-    layers.DepthwiseConv2D,
-    layers.SeparableConv1D,
-    layers.SeparableConv2D,
-    *_TRANSPOSED,
-)
-# What multiplies sums without a kernel of its own, or calls code that can't be read.
-_NAMES = """
-    AdditiveAttention Attention Conv ConvTranspose DepthwiseConv Dot DotProductAttention
-    Einsum Inner Lambda Matmul Outer SeparableConv Tensordot Vdot
-"""
-_UNCOUNTED = frozenset(_NAMES.split())
+from kprune.multiply_adds import works
 
 
 def applications(graph, kernels):
@@ -38,11 +14,13 @@ def applications(graph, kernels):
     Returns:
         List of pairs (call, times). The times are for one example; 0 for what has no
         multiply-adds worth counting, such as activations, normalization and the
-        rows that an embedding looks up, and `None` where they are not known: layers
-        that apply kernels in a loop or in code of their own (recurrent layers,
-        attention, wrappers), products of two activations, and open sizes.
+        rows that an embedding looks up, and `None` where they are not known, or not
+        those of a layer's own kernels alone: layers around others (recurrent
+        layers, attention, wrappers), products of two activations, and open sizes.
 
     Example:
+    >>> import keras
+    >>> from keras import layers
     >>> from kprune.layer_graph import read_graph
     >>> inputs = keras.Input((5, 3))
     >>> dense, gru = layers.Dense(4, name="dense"), layers.GRU(2, name="gru")
@@ -52,33 +30,15 @@ def applications(graph, kernels):
     [('dense', 5), ('gru', None)]
     """
     owners = {id(layer) for layer, _ in kernels}
-    return [(call, _times(call, graph.shapes, owners)) for call in graph.calls]
+    calls = zip(graph.calls, works(graph), strict=True)
+    return [(call, _times(call, work, owners)) for call, work in calls]
 
 
-def _times(call, shapes, owners):
-    operation = call.operation
-    if type(operation) not in _COUNTED:
-        return 0 if _is_free(operation) else None
-    if id(operation) not in owners:
+def _times(call, work, owners):
+    if work is None or work.products:
         return None
-    # A transposed convolution applies its kernel once at each place of its input.
-    values = call.inputs if isinstance(operation, _TRANSPOSED) else call.outputs
-    shape = shapes[values[0]]
-    is_first = getattr(operation, "data_format", None) == "channels_first"
-    places = shape[2:] if is_first else shape[1:-1]
-    return None if None in places else math.prod(places)
-
-
-def _is_free(operation):
-    is_layer = isinstance(operation, keras.Layer)
-    parts = operation._flatten_layers() if is_layer else [operation]
-    return all(map(_is_free_part, parts))
-
-
-def _is_free_part(part):
-    kind = type(part)
-    if kind is layers.Embedding or has_no_prunable_weights(part):
-        return True
-    has_kernel = any(len(v.shape) > 1 for v in getattr(part, "variables", ()))
-    is_keras = kind.__module__.partition(".")[0] == "keras"
-    return is_keras and not has_kernel and kind.__name__ not in _UNCOUNTED
+    times = {times for _, times in work.kernels}
+    if not times:
+        return 0
+    is_read = id(call.operation) in owners and len(times) == 1
+    return times.pop() if is_read else None

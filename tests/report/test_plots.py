@@ -10,7 +10,7 @@ from kprune.report.summary import PruningSummary, WeightRecord
 
 
 def summary_of(*records):
-    return PruningSummary("net", list(records), step=0)
+    return PruningSummary("net", list(records), step=0, costs=None)
 
 
 def record(layer, size, zeros, masked=True):

@@ -197,7 +197,7 @@ def test_shared_weights_have_a_bit_column_in_the_table():
 
     rows = [line.split() for line in text.splitlines()]
     row = next(row for row in rows if row[:2] == ["first", "kernel"])
-    assert row[-2:] == ["0.00%", "2"]
+    assert row[-3:] == ["0.00%", "2", "32"]
 
 
 def test_masks_of_a_model_pruned_while_it_trains_for_int8_are_listed():
@@ -213,3 +213,36 @@ def test_masks_of_a_model_pruned_while_it_trains_for_int8_are_listed():
     assert (found["only", "kernel"].masked, found["only", "kernel"].bits) == (True, 8)
     assert found["only", "kernel"].reason == ""
     assert records(shared)["only", "kernel"].bits == 2
+
+
+def test_costs_are_shown_in_total_and_by_weight():
+    model = small()
+    summary = kprune.summary(pruned_at_once(model, 0.75), None)
+
+    assert {(w.layer, w.weight): w.macs for w in summary.weights if w.macs} == {
+        ("first", "kernel"): 4 * 8,
+        ("second", "kernel"): 8 * 4,
+    }
+    assert {w.macs for w in summary.weights} == {0, 32}
+    assert summary.costs.macs == 64
+    assert summary.costs.parameters == summary.size == 108
+    headline = str(summary).splitlines()[1]
+    assert headline == (
+        "108 parameters; for one example 64 multiply-adds and 80 bytes of activations"
+    )
+    row = next(line for line in str(summary).splitlines() if "kernel" in line)
+    assert row.split() == ["first", "kernel", "4", "x", "8", "75.00%", "32"]
+    assert json.loads(json.dumps(summary.to_dict()))["costs"]["macs"] == 64
+
+
+def test_multiply_adds_that_are_not_known_are_marked():
+    inputs = keras.Input((4,))
+    wrapped = layers.SpectralNormalization(layers.Dense(4, name="in"), name="own")
+    model = keras.Model(inputs, wrapped(inputs))
+
+    summary = kprune.summary(model, None)
+
+    assert {w.macs for w in summary.weights} == {None}
+    assert "at least 0 multiply-adds (not known: own)" in str(summary)
+    row = next(line for line in str(summary).splitlines() if "kernel" in line)
+    assert " ? " in row

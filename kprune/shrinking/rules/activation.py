@@ -8,6 +8,8 @@ from keras import layers
 
 from kprune.registry import register
 from kprune.shrinking.rules.base import ChannelRule
+from kprune.shrinking.rules.common import pin_each, without_masks
+from kprune.shrinking.value import Value
 
 _ELEMENTWISE = """
     celu elu exponential gelu hard_shrink hard_sigmoid hard_silu hard_swish hard_tanh
@@ -33,14 +35,14 @@ def activate(value, activation, tracer):
     """
     if activation is None or activation in ELEMENTWISE:
         silent = value.silent and _keeps_zero(activation)
-        return type(value)(value.shape, value.maps, silent)
+        return Value(value.shape, value.maps, silent)
     if activation in _OVER_LAST_AXIS:
         text = f"{activation.__name__} is taken over them"
         tracer.mix(value, -1, kind="statistics", text=text)
     else:
         name = getattr(activation, "__name__", type(activation).__name__)
         tracer.fix(value.ids(), "unknown", f"no rule for the activation {name}")
-    return type(value)(value.shape, value.maps)
+    return Value(value.shape, value.maps)
 
 
 @functools.cache
@@ -57,13 +59,43 @@ class ActivationRule(ChannelRule):
         return [activate(inputs[0], layer.activation, tracer)]
 
 
+class FixedActivationRule(ChannelRule):
+    """Applies a function of each number that has learnt nothing."""
+
+    def trace(self, layer, inputs, tracer):
+        """Lets channels through."""
+        (value,) = inputs
+        zero = keras.ops.zeros(1, layer.compute_dtype)
+        silent = value.silent and not np.any(layer.call(zero))
+        return [Value(value.shape, value.maps, silent)]
+
+
+for _kind in (layers.ELU, layers.LeakyReLU, layers.ReLU):
+    register("channel_rules", _kind)(FixedActivationRule)
+
+
+@register("channel_rules", layers.PReLU)
+class PReLURule(ChannelRule):
+    """Scales what is negative, by slopes that it has learnt."""
+
+    def trace(self, layer, inputs, tracer):
+        """Lets channels through, with their slopes."""
+        (value,) = inputs
+        axes = set(range(1, len(value.shape))) - set(layer.shared_axes or ())
+        pinned, _ = pin_each(value, axes, tracer)
+        ids = {axis - 1: arrays for axis, arrays in pinned.items()}
+        tracer.hold(layer.alpha, ids)
+        return inputs
+
+
 @register("channel_rules", layers.Softmax)
 class SoftmaxRule(ChannelRule):
     """Keeps the channels that a softmax is taken over."""
 
     def trace(self, layer, inputs, tracer):
         """Fixes channels along the layer's axes."""
+        value = without_masks(inputs, tracer)
         axes = layer.axis if isinstance(layer.axis, (list, tuple)) else [layer.axis]
         text = "softmax is taken over them"
-        tracer.mix(inputs[0], *axes, kind="statistics", text=text)
-        return [type(inputs[0])(inputs[0].shape, inputs[0].maps)]
+        tracer.mix(value, *axes, kind="statistics", text=text)
+        return [Value(value.shape, value.maps)]

@@ -88,7 +88,16 @@ def rule_of(operation):
     known = next(base for base in kind.__mro__ if base in types)
     if any(_code(kind, name) is not _code(known, name) for name in ("call", "build")):
         return None
-    return found()
+    return None if _has_other_kernels(operation) else found()
+
+
+def _has_other_kernels(operation):
+    """Tells whether `kernel` is no variable: in int8, or with LoRA's matrices."""
+    parts = getattr(operation, "_flatten_layers", list)()
+    return any(
+        getattr(part, "lora_enabled", False) or getattr(part, "quantization_mode", None)
+        for part in parts
+    )
 
 
 def _code(kind, name):

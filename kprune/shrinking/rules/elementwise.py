@@ -1,133 +1,254 @@
 """Layers and operations that combine tensors element by element."""
 
+import dataclasses
+
+import keras
 import numpy as np
-from keras import layers, tree
+from keras import layers, ops
+from keras.src.applications.inception_resnet_v2 import CustomScaleLayer
 from keras.src.ops import numpy as operations
 
+from kprune import cloning
 from kprune.registry import register
 from kprune.shrinking.channels import NONE
 from kprune.shrinking.rules.base import ChannelRule
-from kprune.shrinking.value import Value, pairs
+from kprune.shrinking.value import Value
 
 
-def combined(left, right, shape, tracer, silent):
-    """Returns the tensor that two others make, element by element.
+@dataclasses.dataclass
+class Meeting:
+    """Channels that lie along the same axes of several tensors.
 
-    Channels that meet are tied. One that meets places without channels, of a tensor
-    that is not simply repeated along the axis, stays.
+    Attributes:
+        array: Int array of channels, as in `Value.maps`.
+        members: Set of int, the operands that have them.
+    """
+
+    array: np.ndarray
+    members: set
+
+
+def meet(values, tracer, may_slice=()):
+    """Ties the channels that meet where tensors are combined element by element.
+
+    One that meets places without channels, of a tensor that is not simply repeated
+    along the axis, stays.
 
     Args:
-        left: `Value`.
-        right: `Value`.
-        shape: Tuple of int or `None`, of the result.
+        values: List of `Value` of one rank.
         tracer: `Tracer`.
-        silent: Bool, whether the result is zero where all that makes it is.
+        may_slice: Sequence of int, the operands that will be sliced along.
+
+    Returns:
+        List of `Meeting`, one for each array of channels of the result.
     """
-    left, right = (_of_rank(value, len(shape)) for value in (left, right))
-    maps = []
-    for ours, theirs in pairs(left, right):
-        if ours is None or theirs is None:
-            alone, other = (theirs, left) if ours is None else (ours, right)
-            if any(_covers(other.shape[a], shape[a]) for a in left.axes(alone)):
-                text = "combined with a tensor that can't be narrowed"
-                tracer.fix(alone, "partner", text)
-            maps.append(alone)
-            continue
-        ours, theirs = np.broadcast_arrays(ours, theirs)
-        tracer.channels.tie(ours, theirs)
-        text = "combined with places that can't be removed"
-        tracer.fix(ours[theirs == NONE], "partner", text)
-        tracer.fix(theirs[ours == NONE], "partner", text)
-        maps.append(np.where(ours == NONE, theirs, ours))
-    return Value(shape, tuple(maps), silent)
+    meetings = []
+    for number, value in enumerate(values):
+        for array in value.maps:
+            _join(meetings, number, array, tracer)
+    for meeting in meetings:
+        others = set(range(len(values))) - meeting.members - set(may_slice)
+        axes = Value.axes(meeting.array)
+        if any(values[other].shape[a] != 1 for other in others for a in axes):
+            text = "combined with a tensor that can't be narrowed"
+            tracer.fix(meeting.array, "partner", text)
+    return meetings
 
 
-def _of_rank(value, rank):
-    """Returns a tensor with axes of size 1 in front, as broadcasting adds them."""
-    missing = rank - len(value.shape)
-    maps = tuple(m.reshape((1,) * missing + m.shape) for m in value.maps)
-    return Value((1,) * missing + value.shape, maps, value.silent)
+def _join(meetings, number, array, tracer):
+    axes = set(Value.axes(array))
+    free = [m for m in meetings if number not in m.members]
+    same = [m for m in free if set(Value.axes(m.array)) == axes]
+    # Channels along (4, 3) meet channels along the 3 alone, too.
+    near = [m for m in free if axes and _is_nested(axes, set(Value.axes(m.array)))]
+    found = next(iter(same + near), None)
+    if found is None:
+        meetings.append(Meeting(array, {number}))
+        return
+    ours, theirs = np.broadcast_arrays(found.array, array)
+    tracer.channels.tie(ours, theirs)
+    text = "combined with places that can't be removed"
+    tracer.fix(ours[theirs == NONE], "partner", text)
+    tracer.fix(theirs[ours == NONE], "partner", text)
+    found.array = np.where(ours == NONE, theirs, ours)
+    found.members.add(number)
 
 
-def _covers(size, result):
-    return size == result and size != 1
+def _is_nested(left, right):
+    return bool(right) and (left < right or right < left)
 
 
-def _all(values):
-    return all(value.silent for value in values)
+def of_rank(value, rank, at=0):
+    """Returns a tensor with more axes of size 1, in front or at another place."""
+    missing = (1,) * (rank - len(value.shape))
 
+    def widened(shape):
+        return shape[:at] + missing + shape[at:]
 
-def _any(values):
-    return any(value.silent for value in values)
-
-
-def _first(values):
-    return values[0].silent and not values[1].silent
+    maps = tuple(m.reshape(widened(m.shape)) for m in value.maps)
+    return Value(widened(value.shape), maps, value.silent)
 
 
 class CombiningRule(ChannelRule):
     """Combines two tensors or more, element by element."""
 
-    keeps_silence = staticmethod(_all)
-
     def trace(self, operation, inputs, tracer):
         """Ties the channels that meet."""
-        values = list(_tensors(tracer, inputs))
-        is_merging = isinstance(operation, layers.Layer)
-        if is_merging and len({len(value.shape) for value in values}) > 1:
-            return None  # Keras moves axes to make them fit
-        silent = self.keeps_silence(values)
-        result = values[0]
-        for value in values[1:]:
-            shape = _broadcast(result.shape, value.shape)
-            result = combined(result, value, shape, tracer, silent)
-        return [Value(tracer.shape(), result.maps, silent)]
+        operands = _operands(operation, tracer.call.arguments(inputs))
+        if any(one is None for one in operands):
+            return None
+        rank = len(tracer.shape())
+        is_layer = isinstance(operation, layers.Layer)
+        # Merging layers add what is missing behind the batch, operations in front.
+        values = [of_rank(_as_value(one), rank, int(is_layer)) for one in operands]
+        may_slice = [] if is_layer else _constants(operands)
+        meetings = meet(values, tracer, may_slice)
+        silent = all(
+            self.keeps_zero(_zeros(operands, values, meeting), operation, tracer)
+            for meeting in meetings
+        )
+        maps = tuple(meeting.array for meeting in meetings)
+        return [Value(tracer.shape(), maps, silent)]
+
+    def keeps_zero(self, zeros, operation, tracer):
+        """Tells whether the result is zero where some operands are.
+
+        Args:
+            zeros: List of bool, which operands are; `None` for constants that are not.
+            operation: The layer or operation.
+            tracer: `Tracer`.
+        """
+        if False in zeros:
+            return False
+        return isinstance(operation, layers.Layer) or is_zero_at_zero(operation, tracer)
+
+    def stand_in(self, operation, narrowed):
+        """Slices constants that have the channels' axis."""
+        kept = narrowed.outputs_of(operation)[0]
+        rank = len(narrowed.output_of(operation))
+        if not kept:
+            return None
+        new = cloning.copy_operation(operation)
+
+        def combine(*args, **kwargs):
+            args = [_left_of(one, kept, rank) for one in args]
+            kwargs = {name: _left_of(one, kept, rank) for name, one in kwargs.items()}
+            return new(*args, **kwargs)
+
+        return combine
 
 
 class ProductRule(CombiningRule):
     """Multiplies tensors."""
 
-    keeps_silence = staticmethod(_any)
+    def keeps_zero(self, zeros, operation, tracer):
+        """One zero is enough."""
+        return True in zeros
 
 
 class QuotientRule(CombiningRule):
     """Divides one tensor by another."""
 
-    keeps_silence = staticmethod(_first)
+    def keeps_zero(self, zeros, operation, tracer):
+        """Zero by something else is zero."""
+        return bool(zeros[0]) and not zeros[1]
 
 
-def _tensors(tracer, inputs):
-    """Yields the tensors and constants that a call combines, as values."""
-    arguments = tracer.call.arguments(inputs)
-    for one in tree.flatten(arguments):
-        if isinstance(one, Value):
-            yield one
-        elif one is not None and not isinstance(one, (str, bool)):
-            yield Value(tuple(np.shape(one)), silent=not np.any(one))
+class ChoiceRule(CombiningRule):
+    """Takes each element from one of two tensors, as a condition says."""
+
+    def keeps_zero(self, zeros, operation, tracer):
+        """Zero if both are, whatever the condition."""
+        return bool(zeros[1] and zeros[2])
 
 
-def _broadcast(left, right):
-    """Returns the shape of what two tensors make, open sizes included."""
-    missing = len(left) - len(right)
-    left, right = (1,) * -missing + left, (1,) * missing + right
-    return tuple(b if a == 1 else a for a, b in zip(left, right, strict=True))
+def is_zero_at_zero(operation, tracer):
+    """Tells whether the present call gives zeros for zeros.
+
+    Args:
+        operation: Its operation.
+        tracer: `Tracer`.
+    """
+    tensors = tracer.call.node.input_tensors
+    zeros = [ops.zeros((1,) * len(x.shape), dtype=x.dtype) for x in tensors]
+    args, kwargs = tracer.call.arguments(zeros)
+    return not np.any(ops.convert_to_numpy(operation.call(*args, **kwargs)))
 
 
-for _rule, *_kinds in (
-    (
-        CombiningRule,
-        layers.Add,
-        layers.Average,
-        layers.Maximum,
-        layers.Minimum,
-        layers.Subtract,
-        operations.Add,
-        operations.Maximum,
-        operations.Minimum,
-        operations.Subtract,
-    ),
-    (ProductRule, layers.Multiply, operations.Multiply),
-    (QuotientRule, operations.Divide, operations.TrueDivide),
+def _operands(operation, arguments):
+    args, kwargs = arguments
+    if isinstance(operation, layers.Layer):
+        return list(args[0])
+    return [*args, *kwargs.values()]
+
+
+def _as_value(operand):
+    return operand if isinstance(operand, Value) else Value(tuple(np.shape(operand)))
+
+
+def _constants(operands):
+    fixed = (Value, keras.Variable)
+    return [n for n, one in enumerate(operands) if not isinstance(one, fixed)]
+
+
+def _zeros(operands, values, meeting):
+    return [
+        number in meeting.members and values[number].silent
+        if isinstance(one, Value)
+        else (None if np.any(one) else True)
+        for number, one in enumerate(operands)
+    ]
+
+
+def _left_of(operand, kept, rank):
+    """Returns what is left of a constant; of all else, itself."""
+    is_tensor = isinstance(operand, (keras.KerasTensor, keras.Variable))
+    if is_tensor or not np.ndim(operand):
+        return operand
+    missing = rank - np.ndim(operand)
+    for axis, places in kept.items():
+        if axis >= missing and np.shape(operand)[axis - missing] != 1:
+            array = ops.convert_to_numpy(operand)
+            operand = np.compress(places, array, axis - missing)
+    return operand
+
+
+def types_of(names):
+    """Lists operations by their names, those that this Keras has.
+
+    Args:
+        names: Dict from module to a string of names.
+
+    Example:
+    >>> from keras.src.ops import nn
+    >>> [kind.__name__ for kind in types_of({nn: "Relu Unheard"})]
+    ['Relu']
+    """
+    pairs = ((m, name) for m, text in names.items() for name in text.split())
+    return [getattr(m, name) for m, name in pairs if hasattr(m, name)]
+
+
+_COMBINING = """
+    Add Arctan2 BitwiseAnd BitwiseOr BitwiseXor Equal Fmax Fmin FloorDivide Fmod
+    Greater GreaterEqual Heaviside Hypot Less LessEqual Logaddexp Logaddexp2
+    LogicalAnd LogicalOr LogicalXor Maximum Minimum Mod NotEqual Power Subtract
+"""
+COMBINING = types_of({operations: _COMBINING})
+_MERGING = (
+    layers.Add,
+    layers.Average,
+    layers.Maximum,
+    layers.Minimum,
+    layers.Subtract,
+    CustomScaleLayer,  # of InceptionResNetV2: x + scale * y
+)
+_QUOTIENTS = types_of({operations: "Divide DivideNoNan TrueDivide"})
+
+for _rule, _kinds in (
+    (CombiningRule, (*COMBINING, *_MERGING)),
+    (ProductRule, (operations.Multiply, layers.Multiply)),
+    (QuotientRule, _QUOTIENTS),
+    (ChoiceRule, (operations.Where,)),
 ):
     for _kind in _kinds:
         register("channel_rules", _kind)(_rule)

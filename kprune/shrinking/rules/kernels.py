@@ -6,30 +6,21 @@ from keras import layers
 from kprune.registry import register
 from kprune.shrinking.rules.activation import activate
 from kprune.shrinking.rules.base import ChannelRule
+from kprune.shrinking.rules.common import bound_arguments, channel_axis, tie_lines
 from kprune.shrinking.value import Value
 
 
-def channel_axis(layer, rank):
-    """Returns the axis of a layer's channels in a tensor of a rank."""
-    is_first = getattr(layer, "data_format", None) == "channels_first"
-    return 1 if is_first else rank - 1
-
-
-def output(value, axis, ids, layer, tracer):
+def output(shape, ids, layer, tracer):
     """Returns what a layer with a kernel, and perhaps an activation, puts out.
 
     Args:
-        value: `Value` that went in.
-        axis: Int, the axis of the channels.
-        ids: List of arrays, the new channels.
+        shape: Tuple of int or `None`.
+        ids: List of arrays, the channels along the axis of the layer's channels.
         layer: The layer.
         tracer: `Tracer`.
     """
-    shape = tracer.shape()
-    made = Value.of_axes(shape, {axis: ids})
-    through = tracer.others(value, axis)
-    made = Value(shape, made.maps + through, silent=True)
-    return activate(made, getattr(layer, "activation", None), tracer)
+    made = Value.of_axes(shape, {channel_axis(layer, len(shape)): ids}, silent=True)
+    return activate(made, layer.activation, tracer)
 
 
 @register("channel_rules", layers.Dense)
@@ -42,7 +33,12 @@ class DenseRule(ChannelRule):
         ids = {0: tracer.pin(value, -1), 1: tracer.new(layer.units)}
         kernel = tracer.hold(layer.kernel, ids, makes=(1,))
         tracer.hold(layer.bias, {0: kernel.along(1)}, makes=(0,))
-        return [output(value, -1, kernel.along(1), layer, tracer)]
+        through = tracer.others(value, -1)
+        made = Value.of_axes(tracer.shape(), {-1: kernel.along(1)})
+        # What passes through meets biases of other channels.
+        silent = not through or (value.silent and layer.bias is None)
+        made = Value(made.shape, made.maps + through, silent)
+        return [activate(made, layer.activation, tracer)]
 
     def config(self, layer, narrowed):
         """Changes the number of units."""
@@ -66,15 +62,14 @@ class ConvolutionRule(ChannelRule):
             ids = {self.outputs: [np.repeat(one, number) for one in given]}
         else:
             for one in given:
-                one = one.reshape(groups, width)
-                tracer.channels.tie(one, one[:1])
+                tie_lines(one.reshape(groups, width).T, tracer)
             given = [one[:width] for one in given]
             made = [np.tile(one, groups) for one in tracer.new(number)]
             ids = {self.inputs: given, self.outputs: made}
         kernel = tracer.hold(layer.kernel, ids, makes=(self.outputs,))
         made = kernel.along(self.outputs)
         tracer.hold(layer.bias, {0: made}, makes=(0,))
-        return [output(value, axis, made, layer, tracer)]
+        return [output(tracer.shape(), made, layer, tracer)]
 
     def config(self, layer, narrowed):
         """Changes the number of filters, and of groups that go whole."""
@@ -97,6 +92,7 @@ class EmbeddingRule(ChannelRule):
 
     def trace(self, layer, inputs, tracer):
         """Makes one channel a column of the table."""
+        tracer.fix(inputs[0].ids(), "mixed", "they are numbers of rows")
         ids = {1: tracer.new(layer.output_dim)}
         table = tracer.hold(layer.embeddings, ids, makes=(1,))
         return [Value.of_axes(tracer.shape(), {-1: table.along(1)}, silent=True)]
@@ -104,3 +100,19 @@ class EmbeddingRule(ChannelRule):
     def config(self, layer, narrowed):
         """Changes the length of the rows."""
         return {"output_dim": narrowed.weight(layer.embeddings)[1]}
+
+
+@register("channel_rules", layers.ReversibleEmbedding)
+class ReversibleEmbeddingRule(EmbeddingRule):
+    """Looks up a row for each number, or compares with all rows."""
+
+    def trace(self, layer, inputs, tracer):
+        """Ties what is compared with rows to the places in them."""
+        if not bound_arguments(layer, inputs, tracer).get("reverse"):
+            return super().trace(layer, inputs, tracer)
+        (value,) = inputs
+        ids = tracer.pin(value, -1)
+        tracer.hold(layer.embeddings, {1: ids})  # as long, even if it has no part
+        if not layer.tie_weights:
+            tracer.hold(layer.reverse_embeddings, {0: ids})
+        return [Value(tracer.shape(), tracer.others(value, -1), value.silent)]

@@ -1,7 +1,7 @@
 """What moves elements to other places and computes nothing.
 
 The operation itself is run on the numbers of the channels, so that each result says
-which channel it is of.
+which channel it is of. Axes that it only carries along are run with one place.
 """
 
 import math
@@ -9,79 +9,259 @@ import math
 import keras
 import numpy as np
 from keras import layers
+from keras.src.ops import nn
 from keras.src.ops import numpy as operations
 
 from kprune.registry import register
 from kprune.shrinking.rules.base import ChannelRule
 from kprune.shrinking.value import Value, compressed
 
+_OPEN_SIZES = (12, 24)  # what is run in the place of a size that is not known
+
 
 class MovementRule(ChannelRule):
     """Moves elements, repeats them or drops some."""
 
+    is_sized = False  # whether it holds sizes, and so must find the same everywhere
+
     def trace(self, operation, inputs, tracer):
         """Runs the operation on the channels."""
+        outputs = self._outputs(operation, inputs, tracer)
+        if outputs is not None and self.is_sized:
+            tracer.same_at_all_calls(operation, [*inputs, *outputs])
+        return outputs
+
+    def _outputs(self, operation, inputs, tracer):
+        shapes = [tracer.graph.shapes[n] for n in tracer.call.outputs]
         if not any(value.maps for value in inputs):
-            shapes = [tracer.graph.shapes[n] for n in tracer.call.outputs]
-            return [Value(shape, silent=_silent(inputs)) for shape in shapes]
-        if any(None in value.shape[1:] for value in inputs):
-            return self.with_open_sizes(operation, inputs, tracer)
-        found = [[] for _ in tracer.call.outputs]
+            return [Value(shape) for shape in shapes]
+        ways = self.along(operation, inputs, tracer)
+        if ways is None:
+            return None
+        axes = {axis % len(inputs[0].shape) for axis in ways}
+        found = [[] for _ in shapes]
         for layer in range(max(len(value.maps) for value in inputs)):
-            maps = [_full(value, layer) for value in inputs]
-            args, kwargs = tracer.call.arguments(maps)
-            moved = keras.tree.flatten(operation.call(*args, **kwargs))
+            moved = self._moved(operation, inputs, layer, axes, tracer)
+            if moved is None:
+                return None
             for one, maps in zip(moved, found, strict=True):
-                maps.append(compressed(np.asarray(one)))
+                maps += [one] if one.any() else []
+        silent = all(value.silent for value in inputs if value.maps)
         return [
-            Value(
-                tracer.graph.shapes[number],
-                tuple(m for m in maps if m.any()),
-                _silent(inputs),
-            )
-            for number, maps in zip(tracer.call.outputs, found, strict=True)
+            Value(shape, tuple(maps), silent)
+            for shape, maps in zip(shapes, found, strict=True)
         ]
 
-    def with_open_sizes(self, operation, inputs, tracer):
-        """Follows channels where some sizes other than the batch's are open."""
+    def along(self, operation, inputs, tracer):
+        """Returns the axes on whose sizes the operation depends.
+
+        Args:
+            operation: The layer or operation.
+            inputs: List of `Value`, of one rank.
+            tracer: `Tracer`.
+
+        Returns:
+            Iterable of ints, or `None` if the call is not understood.
+        """
+        return range(len(inputs[0].shape))
+
+    def run(self, operation, arrays, tracer):
+        """Runs the operation on arrays of channels, one for each input.
+
+        Returns:
+            Array, or list of arrays for several outputs.
+        """
+        args, kwargs = tracer.call.arguments(arrays)
+        return operation.call(*args, **kwargs)
+
+    def _moved(self, operation, inputs, layer, axes, tracer):
+        """Returns the channels of each output, or `None` if they can't be told."""
+        is_open = any(value.shape[a] is None for value in inputs for a in axes)
+        shapes = [tracer.graph.shapes[n] for n in tracer.call.outputs]
+        runs = []
+        for size in _OPEN_SIZES if is_open else _OPEN_SIZES[:1]:
+            arrays = _full(inputs, layer, axes, size)
+            try:
+                moved = keras.tree.flatten(self.run(operation, arrays, tracer))
+            except ValueError:  # a reshape that does not go with the tried size
+                return None
+            pairs = zip(map(np.asarray, moved), shapes, strict=True)
+            runs.append([_of_shape(compressed(a), s, tracer) for a, s in pairs])
+        for tries in zip(*runs, strict=True):
+            if any(one is None for one in tries):
+                return None
+            if not all(np.array_equal(tries[0], one) for one in tries):
+                return None
+        return runs[0]
+
+
+def _full(inputs, layer, axes, size):
+    """Returns the channels of the elements, along axes that matter or have channels."""
+    maps = [v.maps[layer] if layer < len(v.maps) else None for v in inputs]
+    varying = axes | {a for m in maps if m is not None for a in Value.axes(m)}
+    arrays = []
+    for value, array in zip(inputs, maps, strict=True):
+        rank = len(value.shape)
+        shape = [(value.shape[a] or size) if a in varying else 1 for a in range(rank)]
+        array = np.zeros((1,) * rank) if array is None else array
+        arrays.append(np.array(np.broadcast_to(array, shape), "int32"))
+    return arrays
+
+
+def _of_shape(array, shape, tracer):
+    """Lets channels lie along axes of known size; returns `None` if they can't.
+
+    Where they lie along open axes, too, those of one place of the last axis of known
+    size are tied.
+    """
+    axes = Value.axes(array)
+    if not array.size:
         return None
+    if not any(shape[axis] is None for axis in axes):
+        return array
+    known = [axis for axis in axes if shape[axis] is not None]
+    if not known:
+        return None
+    (line,) = tracer.pin(Value(array.shape, (array,)), known[-1])
+    return line.reshape([-1 if a == known[-1] else 1 for a in range(array.ndim)])
 
 
-def _full(value, layer):
-    """Returns the channels of all elements of one example."""
-    shape = [1, *value.shape[1:]]
-    if layer >= len(value.maps):
-        return np.zeros(shape, "int32")
-    return np.array(np.broadcast_to(value.maps[layer], shape), "int32")
+class CarryingRule(MovementRule):
+    """Moves whole axes, or places along an axis whatever its size."""
 
-
-def _silent(inputs):
-    return all(value.silent for value in inputs)
+    def along(self, operation, inputs, tracer):
+        """No axis matters unless channels lie along it."""
+        return ()
 
 
 for _kind in (
-    layers.Cropping1D,
-    layers.Cropping2D,
-    layers.Cropping3D,
     layers.Permute,
     layers.RepeatVector,
     operations.ExpandDims,
+    operations.Flip,
     operations.Moveaxis,
-    operations.Squeeze,
+    operations.Rot90,
+    operations.Stack,
     operations.Swapaxes,
+    operations.Tile,
     operations.Transpose,
 ):
-    register("channel_rules", _kind)(MovementRule)
+    register("channel_rules", _kind)(CarryingRule)
+
+register("channel_rules", operations.Squeeze)(MovementRule)
+
+
+class CroppingRule(ChannelRule):
+    """Drops places at the margins."""
+
+    def trace(self, layer, inputs, tracer):
+        """Lets channels through, but for those along the axes that are cropped."""
+        (value,) = inputs
+        first = 2 if getattr(layer, "data_format", None) == "channels_first" else 1
+        axes = range(first, first + len(value.shape) - 2)
+        tracer.mix(value, *axes, text="the first and last of them are dropped")
+        maps = tuple(m for m in value.maps if not set(Value.axes(m)) & set(axes))
+        return [Value(tracer.shape(), maps, value.silent)]
+
+
+for _kind in (layers.Cropping1D, layers.Cropping2D, layers.Cropping3D):
+    register("channel_rules", _kind)(CroppingRule)
+
+
+class BlocksRule(ChannelRule):
+    """Moves blocks of places into the channels' axis, or the other way round."""
+
+    def trace(self, operation, inputs, tracer):
+        """Ties the channels of one place in what comes out."""
+        (value,) = inputs
+        axis = 1 if operation.data_format == "channels_first" else 3
+        text = "blocks of places along this axis are moved"
+        ids = tracer.pin_alone(value, axis, text)
+        number = operation.block_size**2
+        ids = [self.moved(one, number, tracer) for one in ids]
+        return [Value.of_axes(tracer.shape(), {axis: ids}, value.silent)]
+
+    def moved(self, ids, number, tracer):
+        """Returns the channels of what comes out.
+
+        Args:
+            ids: Int array, the channels that go in.
+            number: Int, how many places a block has.
+            tracer: `Tracer`.
+        """
+        raise NotImplementedError
+
+
+@register("channel_rules", nn.SpaceToDepth)
+class SpaceToDepthRule(BlocksRule):
+    """Puts the channels of the places of a block one behind the other."""
+
+    def moved(self, ids, number, tracer):
+        """Repeats the channels."""
+        return np.tile(ids, number)
+
+
+@register("channel_rules", nn.DepthToSpace)
+class DepthToSpaceRule(BlocksRule):
+    """Parts the channels among the places of a block."""
+
+    def moved(self, ids, number, tracer):
+        """Ties the channels that come to lie at different places."""
+        blocks = Value((number, len(ids) // number), (ids.reshape(number, -1),))
+        (line,) = tracer.pin(blocks, 1) or [np.zeros(blocks.shape[1], int)]
+        return line
 
 
 @register("channel_rules", layers.Flatten)
 class FlattenRule(MovementRule):
     """Puts all elements of an example into one row."""
 
+    def along(self, operation, inputs, tracer):
+        """All but the batch."""
+        return range(1, len(inputs[0].shape))
+
+
+class ShapingRule(MovementRule):
+    """Arranges elements anew, in the order in which they are."""
+
+    is_sized = True
+    carried = 0  # how many axes in front are kept whatever the sizes
+
+    def along(self, operation, inputs, tracer):
+        """All axes but those in front that stay as they are."""
+        old, new = inputs[0].shape, tracer.shape()
+        same = self._same(old, new)
+        return None if new[same:].count(None) > 1 else range(same, len(old))
+
+    def run(self, operation, arrays, tracer):
+        """Leaves sizes that are not known to what is there."""
+        (array,), new = arrays, tracer.shape()
+        same = self._same(tracer.graph.shapes[tracer.call.inputs[0]], new)
+        rest = [-1 if size is None else size for size in new[same:]]
+        return array.reshape([*array.shape[:same], *rest])
+
+    def _same(self, old, new):
+        same = 0
+        while same < min(len(old), len(new)) and old[same] == new[same]:
+            same += 1
+        while same > self.carried and not _is_alike(old, new, same):
+            same -= 1
+        return same
+
+
+def _is_alike(old, new, same):
+    """Tells whether what follows some axes must hold as much before and after."""
+    if None not in old[:same]:
+        return True
+    rest = old[same:], new[same:]
+    return None not in sum(rest, ()) and math.prod(rest[0]) == math.prod(rest[1])
+
 
 @register("channel_rules", layers.Reshape)
-class ReshapeRule(MovementRule):
+class ReshapeRule(ShapingRule):
     """Arranges the elements of an example anew."""
+
+    carried = 1
 
     def config(self, layer, narrowed):
         """Changes the sizes that are given."""
@@ -95,36 +275,66 @@ class ReshapeRule(MovementRule):
 
 
 @register("channel_rules", operations.Reshape)
-class ReshapeOperationRule(MovementRule):
-    """Arranges all elements anew; the batch is the first axis before and after."""
-
-    def trace(self, operation, inputs, tracer):
-        """Runs the operation for one example."""
-        shape = tracer.shape()
-        sizes = [*shape[1:], *inputs[0].shape[1:]]
-        is_by_example = shape[:1] == inputs[0].shape[:1] and (
-            None in sizes or math.prod(shape[1:]) == math.prod(inputs[0].shape[1:])
-        )
-        if not is_by_example:
-            return None
-        alone = operations.Reshape((1, *operation.newshape[1:]))
-        return super().trace(alone, inputs, tracer)
+class ReshapeOperationRule(ShapingRule):
+    """Arranges all elements anew, those of several examples, too."""
 
     def stand_in(self, operation, narrowed):
         """Gives it the sizes that are left."""
         shape = narrowed.output_of(operation)
+        asked = operation.newshape
+        asked = asked if isinstance(asked, (list, tuple)) else (asked,)
         new = [
-            now if asked not in (-1, None) else asked
-            for asked, now in zip(operation.newshape, shape, strict=True)
+            now if size not in (-1, None) else size
+            for size, now in zip(asked, shape, strict=True)
         ]
         return operations.Reshape(tuple(new), name=operation.name)
 
 
-@register("channel_rules", layers.Concatenate)
+@register("channel_rules", operations.BroadcastTo)
+class BroadcastRule(MovementRule):
+    """Repeats a tensor along axes of size 1 and new ones in front."""
+
+    is_sized = True
+
+    def along(self, operation, inputs, tracer):
+        """No size matters."""
+        return ()
+
+    def run(self, operation, arrays, tracer):
+        """Adds axes in front."""
+        (array,) = arrays
+        missing = len(tracer.shape()) - array.ndim
+        return array.reshape((1,) * missing + array.shape)
+
+    def stand_in(self, operation, narrowed):
+        """Gives it the sizes that are left."""
+        left = narrowed.output_of(operation)
+        pairs = zip(operation.shape, left, strict=True)
+        shape = tuple(old if new is None else new for old, new in pairs)
+        return operations.BroadcastTo(shape, name=operation.name)
+
+
 class ConcatenateRule(MovementRule):
-    """Puts tensors one behind the other."""
+    """Puts tensors one behind the other, constants among them."""
+
+    def trace(self, operation, inputs, tracer):
+        """Takes constants for places of no channel."""
+        args, kwargs = tracer.call.arguments(inputs)
+        (tensors,) = (*args, *kwargs.values())
+        inputs = [
+            one if isinstance(one, Value) else Value(tuple(np.shape(one)))
+            for one in tensors
+        ]
+        return super().trace(operation, inputs, tracer)
+
+    def along(self, operation, inputs, tracer):
+        """The axis along which they lie."""
+        return (operation.axis,)
+
+    def run(self, operation, arrays, tracer):
+        """Puts the channels one behind the other."""
+        return np.concatenate(arrays, operation.axis)
 
 
-@register("channel_rules", operations.Concatenate)
-class ConcatenateOperationRule(ConcatenateRule):
-    """Puts tensors one behind the other."""
+for _kind in (layers.Concatenate, operations.Concatenate):
+    register("channel_rules", _kind)(ConcatenateRule)

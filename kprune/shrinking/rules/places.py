@@ -1,10 +1,11 @@
 """Layers that treat each channel by itself: pooling, dropout and the like."""
 
 from keras import layers
+from keras.src.applications.convnext import StochasticDepth
 
 from kprune.registry import register
 from kprune.shrinking.rules.base import ChannelRule
-from kprune.shrinking.rules.kernels import channel_axis
+from kprune.shrinking.rules.common import channel_axis, without_masks
 from kprune.shrinking.value import Value
 
 
@@ -21,7 +22,7 @@ class PlacesRule(ChannelRule):
 
     def trace(self, layer, inputs, tracer):
         """Lets channels through, but for those that lie along places."""
-        (value,) = inputs
+        value = without_masks(inputs, tracer)
         axis = channel_axis(layer, len(value.shape))
         ids = tracer.pin_alone(value, axis, "works on places along this axis")
         shape = tracer.shape()
@@ -30,23 +31,54 @@ class PlacesRule(ChannelRule):
         return [Value.of_axes(shape, {axis: ids}, value.silent)]
 
 
+@register("channel_rules", layers.Resizing)
+class ResizingRule(PlacesRule):
+    """Resizes images, and perhaps adds margins."""
+
+    def trace(self, layer, inputs, tracer):
+        """Lets channels through; margins need not be zero."""
+        (value,) = super().trace(layer, inputs, tracer)
+        has_margins = layer.pad_to_aspect_ratio and layer.fill_value != 0
+        return [Value(value.shape, value.maps, value.silent and not has_margins)]
+
+
+@register("channel_rules", layers.Masking)
+class MaskingRule(ChannelRule):
+    """Leaves out steps of which all numbers are the same one."""
+
+    def trace(self, layer, inputs, tracer):
+        """Lets channels through, but for those that say what is left out."""
+        (value,) = inputs
+        text = "a step is left out by all its numbers"
+        tracer.mix(value, -1, kind="statistics", text=text)
+        return [value]
+
+
 for _kind in (
     layers.ActivityRegularization,
     layers.AlphaDropout,
     layers.Dropout,
     layers.GaussianDropout,
+    layers.GaussianNoise,
     layers.Identity,
-    layers.ReLU,
     layers.SpatialDropout1D,
     layers.SpatialDropout2D,
     layers.SpatialDropout3D,
+    StochasticDepth,
 ):
     register("channel_rules", _kind)(PassingRule)
 
 for _kind in (
+    layers.AdaptiveAveragePooling1D,
+    layers.AdaptiveAveragePooling2D,
+    layers.AdaptiveAveragePooling3D,
+    layers.AdaptiveMaxPooling1D,
+    layers.AdaptiveMaxPooling2D,
+    layers.AdaptiveMaxPooling3D,
     layers.AveragePooling1D,
     layers.AveragePooling2D,
     layers.AveragePooling3D,
+    layers.CenterCrop,
     layers.GlobalAveragePooling1D,
     layers.GlobalAveragePooling2D,
     layers.GlobalAveragePooling3D,

@@ -1,0 +1,205 @@
+"""Which groups of channels go."""
+
+import math
+
+import numpy as np
+
+from kprune.scopes import Contender, PerLayer
+from kprune.scopes.names import WeightName
+
+
+class Chooser:
+    """Chooses groups by their scores, for any sparsity that may be asked for.
+
+    The channels that layers make are counted, and of them those that may go: a group
+    counts as often as layers make one of its channels.
+
+    Args:
+        families: List of `Family` with groups that may go.
+        scores: Float array by group.
+        scope: `Scope`, which families are ranked together.
+        min_width: Int, how many channels each layer keeps at least.
+        round_to: Int. The width of each layer that loses channels is a multiple of
+            it; the nearest that the groups allow.
+    """
+
+    def __init__(self, families, scores, scope, min_width=1, round_to=1):
+        self.scope = scope
+        self._rooms = [Room(f, scores, min_width, round_to) for f in families]
+        self.contenders = [room.contender() for room in self._rooms]
+
+    @property
+    def size(self):
+        """Int, the number of channels that may go."""
+        return sum(c.size for c in self.contenders)
+
+    def check(self, sparsity):
+        """Raises a `ValueError` if a sparsity can't be reached."""
+        self.scope.check(self.contenders, sparsity)
+
+    def __call__(self, sparsity):
+        """Returns the groups that go, an int array.
+
+        Args:
+            sparsity: Float in [0, 1), the fraction of the channels that may go.
+        """
+        kept = self.scope(self.contenders, sparsity)
+        found = [np.zeros(0, int)]
+        for room, keep in zip(self._rooms, kept, strict=True):
+            found.append(room.fitted(keep))
+        return np.concatenate(found)
+
+
+class Room:
+    """What one family may lose.
+
+    Args:
+        family: `Family`.
+        scores: Float array by group.
+        min_width: Int, as for `Chooser`.
+        round_to: Int, likewise.
+    """
+
+    def __init__(self, family, scores, min_width=1, round_to=1):
+        self.family = family
+        self._groups = family.groups
+        self._scores = scores[family.groups]
+        self._min_width = min_width
+        self._round_to = round_to
+        # By axis and group, how many channels there are.
+        self._counts = np.stack([self._count(axis.units) for axis in family.axes])
+        self._widths = np.array([len(axis.units) for axis in family.axes])
+
+    def _count(self, line):
+        places = np.searchsorted(self._groups, line)
+        places = np.minimum(places, len(self._groups) - 1)
+        places = places[self._groups[places] == line]
+        return np.bincount(places, minlength=len(self._groups))
+
+    def contender(self):
+        """Returns what a scope is shown."""
+        sizes = self._counts.sum(0)
+        size = int(sizes.sum())
+        order = np.lexsort((np.arange(len(sizes)), -self._scores))
+        fewest = int(np.argmax(self._are_wide_enough(order)))
+        weights = [axis.weight.variable for axis in self.family.axes]
+        return Contender(
+            self._scores,
+            None,
+            int(sizes[0]) if (sizes == sizes[0]).all() else sizes,
+            (size,),
+            WeightName(self.family.name, "channels"),
+            1 - int(sizes[order[:fewest]].sum()) / size,
+            [tuple(w.shape) for w in weights],
+        )
+
+    def fitted(self, keep, all_stay=False):
+        """Returns the groups that go, so many that all widths are as they have to be.
+
+        Args:
+            keep: Bool array by group of the family, `True` for those that would stay.
+            all_stay: Bool, whether none of these may go for the sake of the widths,
+                only some of the others stay. Defaults to `False`.
+
+        Returns:
+            Int array of groups.
+        """
+        # Those that would stay first, then the others, each in the order of scores.
+        order = np.lexsort((np.arange(len(keep)), -self._scores, ~keep))
+        allowed = np.flatnonzero(self._are_wide_enough(order) & self._are_round(order))
+        wanted = int(keep.sum())
+        if all_stay:
+            allowed = allowed[allowed >= wanted]
+        nearest = np.abs(allowed - wanted) - allowed / (len(keep) + 1)
+        number = allowed[np.argmin(nearest)]
+        return self._groups[order[number:]]
+
+    def _kept_widths(self, order):
+        """Returns the widths by axis and by the number of groups that stay."""
+        kept = np.cumsum(self._counts[:, order], 1)
+        kept = np.pad(kept, ((0, 0), (1, 0)))
+        return kept + (self._widths - self._counts.sum(1))[:, None]
+
+    def _are_wide_enough(self, order):
+        """Tells, by the number of groups that stay, whether all layers are."""
+        least = np.minimum(self._min_width, self._widths)[:, None]
+        allowed = (self._kept_widths(order) >= least).all(0)
+        rank = np.empty(len(order), int)
+        rank[order] = np.arange(len(order))
+        for guard in self.family.guards:
+            first = rank[np.isin(self._groups, guard)].min()
+            allowed[: first + 1] = False
+        return allowed
+
+    def _are_round(self, order):
+        """Tells, likewise, whether all widths are, or else what they were."""
+        kept = self._kept_widths(order)
+        return ((kept % self._round_to == 0) | (kept == self._widths[:, None])).all(0)
+
+
+def scope_for(scope, families):
+    """Returns a scope that finds families where it names layers.
+
+    Args:
+        scope: `Scope`.
+        families: List of `Family`.
+
+    Returns:
+        `Scope`; a `PerLayer` with the names of families.
+
+    Raises:
+        ValueError: If the scope ranks single weights, if a name matches no layer that
+            may be narrowed, or if layers of one family are to differ.
+    """
+    if scope.elementwise:
+        raise ValueError(
+            f"{scope!r} ranks single weights, and `shrink` removes channels as a "
+            "whole. Take a scope such as 'layer_wise' or 'global'."
+        )
+    if not isinstance(scope, PerLayer):
+        return scope
+    named = [(f.name, layer) for f in families for layer in f.layers]
+    contenders = [Contender([0.0], name=WeightName(layer, "")) for _, layer in named]
+    asked = {}
+    for (family, layer), value in zip(named, scope.given(contenders), strict=True):
+        if value is not None and asked.setdefault(family, value) != value:
+            raise ValueError(
+                f"The layer {layer!r} is to lose {value:g} of its channels, and layers "
+                f"that lose the same channels {asked[family]:g}: {family!r} and all "
+                "that are added to it. Ask for one sparsity for all of them."
+            )
+    return PerLayer(asked, scope.default)
+
+
+def least_sparsity(chooser, cost_of, most):
+    """Finds the least sparsity at which a cost is low enough.
+
+    Args:
+        chooser: `Chooser`.
+        cost_of: Function of an int array of groups, those that go, that returns a
+            number. It falls as more go.
+        most: Number, what the cost may be.
+
+    Returns:
+        Int array, the groups that go.
+
+    Raises:
+        ValueError: If the cost is too high whatever goes.
+    """
+    low, high = 0, chooser.size - 1
+    groups = chooser(high / chooser.size)
+    if cost_of(groups) > most:
+        raise ValueError(
+            f"The multiply-adds can't be brought below {cost_of(groups):,}, and "
+            f"{math.floor(most):,} were asked for. Ask for more, loosen `min_width` or "
+            "`round_to`, or let more layers go: `kprune.why_not(model)` says why the "
+            "others stay."
+        )
+    while high - low > 1:
+        middle = (low + high) // 2
+        tried = chooser(middle / chooser.size)
+        if cost_of(tried) > most:
+            low = middle
+        else:
+            high, groups = middle, tried
+    return groups

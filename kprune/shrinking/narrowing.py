@@ -1,0 +1,147 @@
+"""`Narrowing`: what happens to one model between the call of `shrink` and its end."""
+
+import numpy as np
+
+from kprune.shrinking import verification
+from kprune.shrinking.changes import layer_changes, macs_without
+from kprune.shrinking.channels import NONE
+from kprune.shrinking.choice import Room, least_sparsity
+from kprune.shrinking.groups import families_of, protect
+from kprune.shrinking.importance import Importance
+from kprune.shrinking.removal import without
+from kprune.shrinking.report import ShrinkReport, WhyNot
+from kprune.shrinking.tracing import trace
+from kprune.shrinking.why_not import stuck_in
+from kprune.shrinking.zeros import Zeros
+
+
+class ShrinkError(ValueError):
+    """Raised where no smaller model can be made, or the one made would be wrong."""
+
+
+class Narrowing:
+    """A model that is being narrowed.
+
+    Args:
+        model: A plain model.
+        only: As for `shrink`.
+        skip: Likewise.
+        exact: Likewise.
+        data: Its `calibration_data`.
+
+    Attributes:
+        families: List of `Family`, those that can be narrowed.
+        tracing: `Tracing`.
+
+    Raises:
+        ShrinkError: If no channel may go.
+    """
+
+    def __init__(self, model, only, skip, exact, data):
+        self._model = model
+        self._exact = exact
+        self._data = data
+        self.tracing = trace(model, exact)
+        protect(model, self.tracing, only, skip)
+        families = families_of(self.tracing)
+        self._left = stuck_in(self.tracing, families)
+        self.families = [f for f in families if len(f.groups) > 1]
+        if not self.families:
+            raise ShrinkError(
+                f"No channel of the model {model.name!r} can be removed.\n\n"
+                f"{WhyNot(model.name, self._left)}"
+            )
+
+    def importance(self, criterion, reduce, normalize):
+        """Returns an `Importance`, once it is clear that it has all that it needs."""
+        arguments = criterion, reduce, normalize, self._data
+        return Importance(self._model, self.tracing, self.families, *arguments)
+
+    def lowest(self, chooser, sparsity, macs):
+        """Returns which channels go by their scores, a bool array by channel."""
+        if macs is None:
+            chooser.check(sparsity)
+            return self._channels(chooser(sparsity))
+        most = macs * macs_without(self.tracing, self._channels([]))
+
+        def cost(groups):
+            return macs_without(self.tracing, self._channels(groups))
+
+        return self._channels(least_sparsity(chooser, cost, most))
+
+    def zeros(self, min_width, round_to):
+        """Returns which channels are zero already, a bool array by channel."""
+        zeros = Zeros(self.tracing)
+        gone = zeros.made & zeros.unfelt if self._exact else zeros.kernels
+        self._check_unfelt(zeros.kernels & ~gone)
+        found = [np.zeros(0, int)]
+        for family in self.families:
+            room = Room(family, (~gone).astype(float), min_width, round_to)
+            found.append(room.fitted(~gone[family.groups], all_stay=True))
+        groups = np.concatenate(found)
+        if not len(groups):
+            raise ShrinkError(
+                f"No channels of the model {self._model.name!r} that may go are zero "
+                "throughout. Say how many shall go, as in "
+                "`kprune.shrink(model, sparsity=0.5)`, or train with masks on whole "
+                "channels: `kprune.prune(model, granularity='channel')`."
+            )
+        return self._channels(groups)
+
+    def _check_unfelt(self, felt):
+        """Raises if channels with kernels of zeros do something all the same."""
+        numbers = {f.name: np.count_nonzero(felt[f.groups]) for f in self.families}
+        found = [f"{n} of {name!r}" for name, n in numbers.items() if n]
+        if found:
+            raise ShrinkError(
+                f"The kernels of some channels are zero, {', '.join(found)}, and yet "
+                "they can't be removed without a change of the outputs: of biases, "
+                "offsets of normalizations, or functions such as a sigmoid, they make "
+                "something that the layers behind take up. Give a `sparsity`, "
+                "whereupon these channels go first, or `exact=False`; then fine-tune."
+            )
+
+    def _channels(self, groups):
+        removed = np.isin(self.tracing.channels.groups(), groups)
+        removed[NONE] = False
+        return removed
+
+    def result(self, removed, compared):
+        """Makes the small model and the report, and makes sure that it is right.
+
+        Args:
+            removed: Bool array, by channel: which of them go.
+            compared: Bool array, by channel: where the model has zeros that the small
+                one is compared with.
+        """
+        small = without(self._model, self.tracing, removed)
+        change = verification.change(
+            self._model, small, self.tracing, compared, self._data
+        )
+        self._check(change)
+        report = ShrinkReport(
+            self._model.name,
+            layer_changes(self.tracing, removed),
+            self._fraction(removed),
+            change,
+            self._left,
+        )
+        return small, report
+
+    def _check(self, change):
+        tolerance = verification.tolerance(self._model) if self._exact else np.inf
+        if not (change <= tolerance and np.isfinite(change)):
+            raise ShrinkError(
+                f"The small model of {self._model.name!r} does not compute what the "
+                "model with zeros in the places of the removed channels does: outputs "
+                f"differ by {change:.1e} of the largest, and {tolerance:.0e} is what "
+                "may be. A rule for one of its layers must be wrong; please report "
+                "it. Leave layers out with `skip` until it passes."
+            )
+
+    def _fraction(self, removed):
+        """Returns which fraction of the channels that may go does."""
+        gone = np.unique(self.tracing.channels.groups()[removed])
+        lines = [(axis.units, f.groups) for f in self.families for axis in f.axes]
+        free = sum(np.count_nonzero(np.isin(line, groups)) for line, groups in lines)
+        return sum(np.count_nonzero(np.isin(line, gone)) for line, _ in lines) / free

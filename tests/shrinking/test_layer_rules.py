@@ -1,0 +1,341 @@
+import keras
+import numpy as np
+import pytest
+from keras import layers, ops
+
+from kprune.registry import keys
+from kprune.shrinking.removal import without
+from kprune.shrinking.tracing import trace
+from tests.shrinking.exactness import (
+    assert_exact,
+    choose,
+    outputs_of,
+    random_inputs,
+    randomised,
+    zeroed,
+)
+from tests.shrinking.layer_rule_cases import (
+    CASES,
+    KEEPING,
+    STEPS,
+    chain,
+    find,
+    finished,
+)
+
+
+def shapes_of(layer):
+    """Returns the shapes of a layer's weights, by their paths within it."""
+    prefix = f"{layer.path}/"
+    return {v.path.removeprefix(prefix): tuple(v.shape) for v in layer.variables}
+
+
+def kinds_of_reasons(model, layer):
+    """Returns the kinds of the reasons why the channels of a layer stay."""
+    tracing = trace(model)
+    (ids,) = tracing.weights[id(layer.bias)].value.along(0)
+    groups, reasons = tracing.channels.groups(), tracing.channels.reasons()
+    return {r.kind for group in groups[ids] for r in reasons[int(group)]}
+
+
+def small_of(model, tracing, fraction):
+    removed = choose(tracing, fraction, seed=1)
+    return without(model, tracing, removed), removed
+
+
+def is_like(case, other):
+    """Tells whether two cases differ in the number of dimensions at most."""
+    return case.kind.__name__[:-2] == other.kind.__name__[:-2]
+
+
+def parameters(is_slow):
+    """Returns all cases, some of which are for `pytest -m slow`."""
+    marks = [[pytest.mark.slow] if is_slow(case) else [] for case in CASES]
+    return [
+        pytest.param(case, marks=mark, id=case.name)
+        for case, mark in zip(CASES, marks, strict=True)
+    ]
+
+
+def has_no_weights(case):
+    return not case.weights
+
+
+def is_one_more(case):
+    """Tells whether a case without weights is like one before it."""
+    before = CASES[: CASES.index(case)]
+    return has_no_weights(case) and any(is_like(case, other) for other in before)
+
+
+@pytest.fixture(scope="module", params=parameters(is_one_more))
+def halved(request):
+    model = randomised(request.param.build())
+    tracing = trace(model)
+    return request.param, model, tracing, *small_of(model, tracing, 0.5)
+
+
+def test_every_layer_type_with_a_rule_has_a_case():
+    ours = [k for k in keys("channel_rules") if k.__module__.startswith("keras.")]
+    types = {kind for kind in ours if issubclass(kind, keras.Layer)}
+
+    assert types <= {case.kind for case in CASES}
+
+
+def test_a_model_without_half_the_channels_answers_as_one_with_zeros(halved):
+    _, model, tracing, small, removed = halved
+    before = [np.array(v) for v in model.variables]
+
+    assert_exact(model, small, tracing, removed)
+
+    assert removed.any()
+    for variable, array in zip(model.variables, before, strict=True):
+        np.testing.assert_array_equal(variable, array)
+
+
+def test_a_silent_tensor_is_zero_where_what_makes_its_channels_is(halved):
+    _, model, tracing, _, removed = halved
+    call = next(c for c in tracing.graph.calls if c.operation.name == "subject")
+    part = keras.Model(model.input, call.node.output_tensors)
+
+    with zeroed(model, tracing, removed, only_made=True):
+        arrays = outputs_of(part, random_inputs(model))
+
+    for array, number in zip(arrays, call.outputs, strict=True):
+        value = tracing.values[number]
+        kept = value.kept(removed).items() if value.silent else ()
+        for axis, places in kept:
+            assert not np.compress(~places, array, axis).any()
+
+
+@pytest.mark.slow
+def test_a_model_without_a_third_of_the_channels_answers_as_one_with_zeros(halved):
+    _, model, tracing, _, _ = halved
+
+    small, removed = small_of(model, tracing, 0.3)
+
+    assert removed.any()
+    assert_exact(model, small, tracing, removed)
+
+
+def test_half_the_channels_of_a_layer_go(halved):
+    case, model, _, small, _ = halved
+
+    subject = find(small)
+
+    assert keras.tree.flatten(subject.output)[0].shape == case.output
+    shapes = shapes_of(subject)
+    assert {path: shapes.get(path) for path in case.weights} == case.weights
+    assert [x.name for x in small.layers] == [x.name for x in model.layers]
+
+
+@pytest.mark.parametrize("halved", parameters(has_no_weights), indirect=True)
+def test_a_model_without_channels_is_saved_and_loaded(halved, tmp_path):
+    *_, small, _ = halved
+
+    small.save(tmp_path / "small.keras")
+    loaded = keras.saving.load_model(tmp_path / "small.keras")
+
+    inputs = random_inputs(small)
+    for ours, theirs in zip(
+        outputs_of(loaded, inputs), outputs_of(small, inputs), strict=True
+    ):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+@pytest.mark.parametrize("kind, layer, shape, kwargs", KEEPING)
+def test_a_layer_that_keeps_channels_gives_its_reason(kind, layer, shape, kwargs):
+    model = kept_by(layer, shape, kwargs)
+
+    assert kind in kinds_of_reasons(model, find(model, "before"))
+
+
+@pytest.mark.parametrize("layer", [layers.Conv1D(4, 2), layers.MaxPooling1D()])
+def test_channels_along_places_stay(layer):
+    inputs = keras.Input(STEPS)
+    before = layers.Dense(8, name="before")
+    x = layer(layers.Permute((2, 1))(before(inputs)))
+    model = finished(inputs, x)
+
+    assert kinds_of_reasons(model, before) == {"mixed"}
+
+
+@pytest.mark.filterwarnings("ignore:.*destroy the mask")
+def test_channels_that_say_which_steps_are_left_out_stay():
+    model = kept_by(layers.Masking, STEPS, {})
+
+    assert kinds_of_reasons(model, find(model, "before")) == {"statistics"}
+
+
+STATISTICS = [row for row in KEEPING if row[0] == "statistics"]
+
+
+@pytest.mark.parametrize("kind, layer, shape, kwargs", STATISTICS[:2])
+def test_statistics_keep_no_channels_if_the_result_need_not_be_exact(
+    kind, layer, shape, kwargs
+):
+    model = kept_by(layer, shape, kwargs)
+    tracing = trace(model, exact=False)
+
+    small, _ = small_of(model, tracing, 0.5)
+
+    subject = find(small)
+    assert subject.gamma.shape == subject.beta.shape == (4,)
+    assert np.isfinite(outputs_of(small, random_inputs(small))).all()
+
+
+def test_inexact_group_normalization_leaves_all_groups_of_one_size():
+    kwargs = {"groups": 4}
+    model = kept_by(layers.GroupNormalization, (6, 6, 3), kwargs)
+    tracing = trace(model, exact=False)
+
+    small, removed = small_of(model, tracing, 0.5)
+
+    subject = find(small)
+    assert (subject.groups, subject.gamma.shape) == (4, (4,))
+    gone = removed[tracing.weights[id(find(model).gamma)].value.along(0)[0]]
+    assert gone.reshape(4, 2).sum(1).tolist() == [1, 1, 1, 1]
+
+
+def test_group_normalization_loses_whole_groups():
+    model = kept_by(layers.GroupNormalization, (6, 6, 3), {"groups": 4})
+    tracing = trace(model)
+
+    small, removed = small_of(model, tracing, 0.5)
+
+    assert (find(small).groups, find(small).gamma.shape) == (2, (4,))
+    gone = removed[tracing.weights[id(find(model).gamma)].value.along(0)[0]]
+    assert sorted(gone.reshape(4, 2).sum(1).tolist()) == [0, 0, 2, 2]
+
+
+@keras.saving.register_keras_serializable("kprune_tests")
+class OwnCell(layers.LSTMCell):
+    def call(self, inputs, states, training=False):
+        return super().call(2 * inputs, states, training)
+
+
+class OwnAttention(layers.MultiHeadAttention):
+    def _compute_attention(self, query, key, value, *args, **kwargs):
+        return super()._compute_attention(query, 2 * key, value, *args, **kwargs)
+
+
+def attend(layer):
+    return lambda x: layer(x, x)
+
+
+@pytest.mark.parametrize(
+    "call, name",
+    [
+        (layers.RNN(OwnCell(4)), "RNN"),
+        (layers.Bidirectional(layers.RNN(OwnCell(4))), "Bidirectional"),
+        (layers.TimeDistributed(layers.Flatten()), "TimeDistributed"),
+        (layers.TimeDistributed(layers.UnitNormalization()), "TimeDistributed"),
+        (
+            layers.SpectralNormalization(layers.EinsumDense("abc,cd->abd", (6, 4))),
+            "Spectral",
+        ),
+        (attend(OwnAttention(2, 4)), "OwnAttention"),
+    ],
+)
+def test_what_a_layer_does_with_another_that_is_not_known_stops_removal(call, name):
+    inputs = keras.Input(STEPS)
+    before = layers.Dense(8, name="before")
+    model = finished(inputs, call(before(inputs)))
+
+    reasons = trace(model).channels.reasons().values()
+
+    assert f"no rule for the layer {name}" in str([str(r) for g in reasons for r in g])
+
+
+def test_a_diagonal_stops_removal():
+    inputs = keras.Input((8, 3))
+    before = layers.Dense(8)
+    subject = layers.EinsumDense("abb,bc->ac", 4)
+    model = keras.Model(inputs, layers.Dense(3)(subject(before(inputs))))
+
+    assert kinds_of_reasons(model, before) == {"unknown"}
+
+
+def test_a_function_of_several_units_keeps_them():
+    inputs = keras.Input(STEPS)
+    subject = layers.LSTM(10, activation="softmax", name="subject")
+    model = keras.Model(inputs, layers.Dense(3)(subject(inputs)))
+    tracing = trace(model)
+
+    reasons = {str(r) for group in tracing.channels.reasons().values() for r in group}
+
+    assert "subject: softmax is taken over them" in reasons
+
+
+@pytest.mark.parametrize("activation", [layers.LeakyReLU(), lambda x: x * 2])
+def test_an_activation_that_is_not_known_keeps_channels(activation):
+    inputs = keras.Input(STEPS)
+    before = layers.Dense(8, activation)
+    model = finished(inputs, before(inputs))
+
+    assert kinds_of_reasons(model, before) == {"unknown"}
+
+
+def test_states_that_are_inputs_of_the_model_keep_units():
+    inputs, state = keras.Input(STEPS), keras.Input((10,))
+    x = layers.GRU(10, name="subject")(inputs, initial_state=state)
+    model = keras.Model([inputs, state], layers.Dense(3)(x))
+
+    reasons = trace(model).channels.reasons().values()
+
+    assert "partner" in {r.kind for group in reasons for r in group}
+
+
+def test_queries_make_up_for_fewer_places():
+    inputs = keras.Input(STEPS)
+    subject = layers.MultiHeadAttention(2, 8, name="subject")
+    model = randomised(finished(inputs, subject(inputs, inputs)))
+    tracing = trace(model)
+    kernel = subject.query_dense.kernel
+    places = tracing.weights[id(kernel)].value.along(2)[0]
+    removed = np.isin(np.arange(tracing.channels.groups().size), places[:6])
+
+    small = without(model, tracing, removed)
+
+    # Two places of eight are left: 1 / sqrt(2) is twice 1 / sqrt(8).
+    narrow = find(small)
+    assert (narrow.key_dim, narrow.num_heads) == (2, 2)
+    np.testing.assert_allclose(
+        narrow.query_dense.kernel, np.array(kernel)[..., 6:] / 2, rtol=1e-6
+    )
+
+
+def taken_up(scores):
+    return layers.Dense(3)(layers.Flatten()(scores))
+
+
+@pytest.mark.parametrize(
+    "shape, heads, consume", [((5, 3), 2, taken_up), ((4, 5, 3), 4, ops.mean)]
+)
+def test_scores_lose_heads_if_their_axes_are_known(shape, heads, consume):
+    inputs = keras.Input(shape)
+    axes = (len(shape) - 1,)
+    subject = layers.MultiHeadAttention(4, 6, attention_axes=axes, name="subject")
+    x, scores = subject(inputs, inputs, return_attention_scores=True)
+    outputs = [finished(inputs, x).output, consume(scores)]
+    model = randomised(keras.Model(inputs, outputs))
+    tracing = trace(model)
+
+    small, removed = small_of(model, tracing, 0.5)
+
+    assert find(small).num_heads == heads
+    assert_exact(model, small, tracing, removed)
+
+
+def test_a_layer_with_other_matrices_beside_its_kernel_has_no_rule():
+    model = kept_by(layers.Dense, (3,), {"units": 4})
+    find(model).enable_lora(2)
+
+    reasons = trace(model).channels.reasons().values()
+
+    assert "subject: no rule for the layer Dense" in {
+        str(r) for g in reasons for r in g
+    }
+
+
+def kept_by(layer, shape, kwargs):
+    return chain(lambda: layer(name="subject", **kwargs), shape)()

@@ -1,0 +1,76 @@
+"""Removal is exact for models that nobody thought of."""
+
+import keras
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from kprune.shrinking.channels import KINDS
+from kprune.shrinking.removal import without
+from kprune.shrinking.tracing import trace
+from tests.shrinking.exactness import assert_exact, choose, free_groups, randomised
+from tests.shrinking.random_graphs import Builder
+
+
+@pytest.fixture(autouse=True, scope="module")
+def float64():
+    """Lets rounding hide nothing: what is compared agrees to twelve places."""
+    before = keras.config.floatx()
+    keras.config.set_floatx("float64")
+    keras.config.set_dtype_policy("float64")
+    yield
+    keras.config.set_floatx(before)
+    keras.config.set_dtype_policy(before)
+
+
+def quick(examples):
+    return settings(
+        max_examples=examples,
+        deadline=None,
+        derandomize=True,
+        database=None,
+        suppress_health_check=list(HealthCheck),
+    )
+
+
+def prove(draw, seed, is_plain=False):
+    """Builds a model, removes channels and compares; returns what was traced."""
+    model = Builder(draw, is_plain).model(draw([2, 4, 6, 8]))
+    randomised(model, seed)
+    tracing = trace(model)
+    for fraction in (0.3, 0.5):
+        removed = choose(tracing, fraction, seed)
+        small = without(model, tracing, removed)
+        assert_exact(model, small, tracing, removed, tolerance=1e-9)
+        assert (small.count_params() < model.count_params()) == removed.any()
+    kinds = {r.kind for found in tracing.channels.reasons().values() for r in found}
+    assert kinds <= set(KINDS)
+    return tracing, kinds
+
+
+def drawn(data):
+    return lambda items: items[data.draw(st.integers(0, len(items) - 1))]
+
+
+@quick(12)
+@given(st.data(), st.integers(0, 99))
+def test_removal_from_a_random_model_is_exact(data, seed):
+    prove(drawn(data), seed)
+
+
+@quick(5)
+@given(st.data(), st.integers(0, 99))
+def test_nothing_but_the_outputs_keeps_channels_of_a_plain_model(data, seed):
+    tracing, kinds = prove(drawn(data), seed, is_plain=True)
+
+    assert kinds <= {"output", "last"}
+    assert free_groups(tracing).size
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(300))
+def test_removal_from_one_of_many_random_models_is_exact(seed):
+    generator = np.random.default_rng(seed)
+
+    prove(lambda items: items[generator.integers(len(items))], seed)

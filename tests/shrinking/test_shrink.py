@@ -1,0 +1,409 @@
+import keras
+import numpy as np
+import pytest
+from keras import layers
+
+import kprune
+from kprune import registry
+from kprune.shrinking import ChannelRule, ShrinkError, shrink
+from kprune.weight_access import as_array
+from tests.shrinking.exactness import randomised
+
+
+def dense_model(activation="relu"):
+    """Units 0, 2 of `a` have the largest weights, units 1, 2 of `b`."""
+    model = keras.Sequential(
+        [
+            keras.Input((2,)),
+            layers.Dense(4, activation, name="a"),
+            layers.Dense(3, activation, name="b"),
+            layers.Dense(2, name="head"),
+        ],
+        name="tiny",
+    )
+    a, b, _ = model.layers
+    a.set_weights([np.array([[5, 1, -6, 0], [5, 1, 6, 2.0]]), np.arange(4) / 4])
+    b.set_weights([np.arange(12.0).reshape(4, 3) / 12, np.arange(3) / 3])
+    return model
+
+
+def residual_model():
+    inputs = keras.Input((8, 8, 3))
+    x = layers.Conv2D(8, 3, padding="same", name="stem")(inputs)
+    x = layers.ReLU()(layers.BatchNormalization(name="norm")(x))
+    y = layers.Conv2D(12, 3, padding="same", use_bias=False, name="inner")(x)
+    y = layers.ReLU()(layers.BatchNormalization(name="inner_norm")(y))
+    y = layers.Conv2D(8, 1, name="outer")(y)
+    x = layers.Flatten()(layers.MaxPooling2D(4)(layers.Add()([x, y])))
+    x = layers.Dense(16, "relu", name="hidden")(x)
+    outputs = layers.Dense(3, "softmax", name="head")(x)
+    return randomised(keras.Model(inputs, outputs, name="residual"))
+
+
+def widths(model):
+    made = {layers.Conv2D: "filters", layers.Dense: "units"}
+    return {x.name: getattr(x, made[type(x)]) for x in model.layers if type(x) in made}
+
+
+def test_what_is_left_are_slices_of_the_weights():
+    model = dense_model()
+
+    small = shrink(model, {"a": 0.5, "b": 0.34})
+
+    for layer, rows, columns in (
+        ("a", [0, 1], [0, 2]),
+        ("b", [0, 2], [1, 2]),
+        ("head", [1, 2], [0, 1]),
+    ):
+        kernel, bias = map(np.asarray, model.get_layer(layer).weights)
+        found, found_bias = map(np.asarray, small.get_layer(layer).weights)
+        np.testing.assert_array_equal(found, kernel[np.ix_(rows, columns)])
+        np.testing.assert_array_equal(found_bias, bias[columns])
+
+
+def test_the_model_that_was_given_is_left_as_it_is():
+    model = residual_model()
+    before = [np.array(as_array(v)) for v in model.variables]
+    config = model.get_config()
+
+    shrink(model, 0.5, round_to=2)
+
+    for variable, value in zip(model.variables, before, strict=True):
+        np.testing.assert_array_equal(as_array(variable), value)
+    assert model.get_config() == config
+
+
+def test_half_of_the_channels_go_in_each_layer():
+    small = shrink(residual_model(), sparsity=0.5)
+
+    expected = {"stem": 4, "inner": 6, "outer": 4, "hidden": 8, "head": 3}
+    assert widths(small) == expected
+
+
+def test_the_result_is_a_plain_model_that_saves_and_trains(tmp_path):
+    model = residual_model()
+    model.compile(keras.optimizers.SGD(0.1), "sparse_categorical_crossentropy")
+
+    small = shrink(model, sparsity=0.5)
+
+    assert not kprune.is_pruned(small) and type(small) is type(model)
+    assert [x.name for x in small.layers] == [x.name for x in model.layers]
+    assert float(small.optimizer.learning_rate) == pytest.approx(0.1)
+    random = np.random.default_rng(0)
+    x, y = random.normal(size=(8, 8, 8, 3)), random.integers(0, 3, 8)
+    small.fit(x, y, verbose=0)
+    small.save(tmp_path / "small.keras")
+    loaded = keras.saving.load_model(tmp_path / "small.keras")
+    np.testing.assert_allclose(loaded(x), small(x), rtol=1e-5)
+    kprune.prune(small)
+
+
+def test_a_small_model_can_be_made_smaller_in_steps():
+    model = residual_model()
+
+    for _ in range(2):
+        model = shrink(model, sparsity=1 - 0.25**0.5)
+
+    expected = {"stem": 2, "inner": 3, "outer": 2, "hidden": 4, "head": 3}
+    assert widths(model) == expected
+
+
+def test_the_report_tells_what_was_done():
+    model = dense_model()
+
+    small, report = shrink(model, {"a": 0.5}, return_report=True)
+
+    a, b, head = report.layers
+    assert (a.layer, a.widths, a.narrowed) == ("a", (4,), (2,))
+    assert (a.parameters, a.macs) == ((12, 6), (8, 4))
+    assert (b.parameters, b.macs) == ((15, 9), (12, 6))
+    assert head.parameters == (8, 8)
+    assert report.parameters == (model.count_params(), small.count_params())
+    assert report.macs == (26, 16)
+    assert report.sparsity == 2 / 7
+    assert report.change < 1e-6
+    assert [left.layers for left in report.left] == [["head"]]
+    assert report.to_dict()["parameters"] == [35, 23]
+    for text in ("28.6%", "35 -> 23 parameters", "4 -> 2", "the model returns them"):
+        assert text in str(report)
+
+
+@pytest.mark.parametrize("scope, part", [("layer_wise", 0.25), ("global", 0.8)])
+def test_multiply_adds_are_brought_below_what_may_be_left(scope, part):
+    model = residual_model()
+
+    small = shrink(model, macs=part, scope=scope)
+
+    before, after = (kprune.shrinking.costs.costs_of(m).macs for m in (model, small))
+    assert 0.6 * part * before < after <= part * before
+
+
+def test_no_more_is_removed_than_the_multiply_adds_ask_for():
+    model = dense_model()  # 8 + 12 + 6 = 26 multiply-adds
+
+    _, report = shrink(model, macs=0.7, scope="global", return_report=True)
+
+    # One unit of `a` less makes 21, of `b` 20; with either 16.
+    assert report.macs[1] == 16
+
+
+def test_widths_are_round():
+    small = shrink(residual_model(), sparsity=0.4, scope="global", round_to=4)
+
+    found = widths(small)
+    assert all(found[name] % 4 == 0 for name in ("stem", "inner", "outer", "hidden"))
+
+
+def test_layers_keep_a_least_width():
+    small = shrink(residual_model(), sparsity=0.3, scope="global", min_width=7)
+
+    assert min(widths(small)[n] for n in ("stem", "inner", "outer", "hidden")) >= 7
+
+
+def test_protected_layers_keep_their_widths():
+    model = residual_model()
+
+    assert widths(shrink(model, 0.5, skip="inner"))["inner"] == 12
+    assert widths(shrink(model, 0.5, only="inner")) == widths(model) | {"inner": 6}
+
+
+def test_examples_decide_where_the_criterion_looks_at_them():
+    model = dense_model()
+    x = np.array([[1, 0], [1, 0], [-1, 0]], "float32")
+    model.get_layer("a").bias.assign([0, -2, 0, 5])
+
+    small = shrink(model, 0.5, criterion="apoz", calibration_data=x, only="a")
+
+    # Units are above zero in 2, 0, 1 and 3 of the 3 examples.
+    kept = np.asarray(model.get_layer("a").kernel)[:, [0, 3]]
+    np.testing.assert_array_equal(small.get_layer("a").kernel, kept)
+
+
+def test_scales_of_normalizations_decide():
+    model = residual_model()
+    model.get_layer("inner_norm").gamma.assign([3, 0, 0, 3] * 3)
+
+    arguments = {"criterion": "batch_norm_scale", "normalize": None}
+    small = shrink(model, scope=kprune.Threshold(1), only="inner", **arguments)
+
+    kept = np.asarray(model.get_layer("inner").kernel)[..., [0, 3, 4, 7, 8, 11]]
+    np.testing.assert_array_equal(small.get_layer("inner").kernel, kept)
+
+
+def masked_model(activation="relu"):
+    """A model pruned by half, with biases of zero."""
+    model = dense_model(activation)
+    for layer in model.layers:
+        layer.bias.assign(np.zeros(layer.units))
+    model.compile("sgd", "mse")
+    pruned = kprune.prune(model, granularity="channel")
+    kprune.Pruner(pruned, kprune.ConstantSchedule(0.5)).step()
+    return pruned
+
+
+def test_masks_say_what_goes():
+    pruned = masked_model()
+
+    small, report = shrink(pruned, return_report=True)
+
+    assert widths(small) == {"a": 2, "b": 1, "head": 2}
+    assert not kprune.is_pruned(small)
+    x = np.random.default_rng(0).normal(size=(5, 2)).astype("float32")
+    np.testing.assert_allclose(small(x), pruned(x), rtol=1e-5)
+    assert report.change < 1e-6
+
+
+def test_why_not_looks_behind_masks():
+    pruned = masked_model()
+
+    records = kprune.shrinking.why_not(pruned, skip=pruned.get_layer("a")).records
+
+    assert [r.layers for r in records] == [["a"], ["head"]]
+
+
+def test_masks_that_leave_something_to_feel_are_an_error():
+    with pytest.raises(ShrinkError, match="2 of 'a', 2 of 'b'.*Give a `sparsity`"):
+        shrink(masked_model("sigmoid"))
+
+
+def test_what_is_felt_goes_if_that_is_wanted():
+    small, report = shrink(masked_model("sigmoid"), exact=False, return_report=True)
+
+    assert widths(small) == {"a": 2, "b": 1, "head": 2}
+    assert report.change > 1e-3
+
+
+def test_what_is_felt_goes_if_nobody_takes_it_up():
+    model = masked_model("sigmoid")
+    for layer, before in (("b", "a"), ("head", "b")):
+        kernel = model.get_layer(layer).kernel
+        mask = np.asarray(model.get_layer(before).masks["kernel"]).any(0)
+        kernel.assign(np.asarray(kernel) * mask[:, None])
+
+    assert widths(shrink(model)) == {"a": 2, "b": 1, "head": 2}
+
+
+def test_a_pruned_model_goes_by_sparsity_too():
+    pruned = masked_model()
+
+    small = shrink(pruned, sparsity=0.25, skip=pruned.get_layer("b"))
+
+    assert widths(small) == {"a": 3, "b": 3, "head": 2}
+
+
+def test_weights_that_are_all_zero_leave_one_channel():
+    model = dense_model()
+    model.get_layer("a").set_weights([np.zeros((2, 4)), np.zeros(4)])
+
+    assert widths(shrink(model)) == {"a": 1, "b": 3, "head": 2}
+
+
+def test_without_zeros_it_must_be_said_how_much_goes():
+    with pytest.raises(ShrinkError, match="Say how many shall go"):
+        shrink(dense_model())
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        ({"sparsity": 50}, "50 % is written 0.5"),
+        ({"sparsity": 1.0}, r"in \[0, 1\)"),
+        ({"macs": 1}, r"macs=1 must be in \(0, 1\)"),
+        ({"sparsity": 0.5, "macs": 0.5}, "Give one of the two"),
+        ({"sparsity": 0.5, "min_width": 0}, "min_width=0 must be a whole number"),
+        ({"sparsity": 0.5, "round_to": 2.5}, "round_to=2.5 must be a whole number"),
+        ({"sparsity": 0.5, "scope": "all"}, "'all' is none of the registered scopes"),
+        ({"sparsity": 0.5, "criterion": "l3"}, "'l3' is none of the registered"),
+        ({"sparsity": 0.5, "scope": "output_wise"}, "ranks single weights"),
+        ({"sparsity": {"a": 0.5}, "scope": "global"}, "leaves nothing for it"),
+        ({"sparsity": {"c": 0.5}}, "'c', which matches nothing"),
+        ({"sparsity": {"a": 5}}, "The sparsity of 'a'=5 must be"),
+        ({"sparsity": 0.9}, "can't be reached"),
+        ({"sparsity": 0.5, "scope": kprune.PerLayer({"a": 0.5})}, "Leave `sparsity`"),
+        ({"sparsity": 0.5, "only": "c"}, "only got 'c', which matches no layer"),
+        ({"sparsity": 0.5, "criterion": "taylor"}, "calibration_data"),
+    ],
+)
+def test_bad_arguments_are_errors(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        shrink(dense_model(), **arguments)
+
+
+def test_a_model_with_nothing_to_remove_is_an_error_with_the_reasons():
+    with pytest.raises(ShrinkError, match=r"(?s)No channel.*'tiny'.*by `skip`"):
+        shrink(dense_model(), 0.5, skip=["a", "b"])
+
+
+class Subclassed(keras.Model):
+    def __init__(self):
+        super().__init__()
+        self.dense = layers.Dense(3)
+
+    def call(self, inputs):
+        return self.dense(inputs)
+
+
+def test_subclassed_models_are_refused_with_the_way_out():
+    model = Subclassed()
+    model(np.zeros((1, 2), "float32"))
+
+    with pytest.raises(TypeError, match="Build the same layers as a Functional model"):
+        shrink(model, 0.5)
+
+
+def test_a_model_that_is_not_built_is_refused():
+    with pytest.raises(ValueError, match="has no weights yet"):
+        shrink(keras.Sequential([layers.Dense(4), layers.Dense(2)]), 0.5)
+
+
+class Shifted(layers.Layer):
+    """Moves each channel to the place of the next one."""
+
+    def call(self, inputs):
+        return keras.ops.roll(inputs, 1, axis=-1)
+
+
+class ShiftedRule(ChannelRule):
+    """Takes it for a layer that leaves channels where they are."""
+
+    def trace(self, layer, inputs, tracer):
+        return inputs
+
+
+def test_a_wrong_rule_is_noticed(monkeypatch):
+    rules = registry._families["channel_rules"]
+    monkeypatch.setitem(rules, Shifted, ShiftedRule)
+    model = keras.Sequential([keras.Input((4,)), layers.Dense(8, name="a")])
+    model.add(Shifted())
+    model.add(layers.Dense(2))
+
+    with pytest.raises(ShrinkError, match="A rule for one of its layers must be wrong"):
+        shrink(model, 0.5)
+
+
+def test_inputs_of_every_kind_are_made_up():
+    words = keras.Input((5,), dtype="int32", name="words")
+    table = keras.Input((2,), name="table")
+    flags = keras.Input((2,), dtype="bool", name="flags")
+    x = layers.Flatten()(layers.Embedding(7, 6, name="embedding")(words))
+    y = layers.Dense(8, name="dense")(table * keras.ops.cast(flags, "float32"))
+    x = layers.Dense(4)(layers.Concatenate()([x, y]))
+    model = keras.Model({"words": words, "table": table, "flags": flags}, {"y": x})
+
+    small, report = shrink(model, 0.5, return_report=True)
+
+    assert small.get_layer("embedding").output_dim == 3
+    assert small.get_layer("dense").units == 4
+    assert report.change < 1e-5
+
+
+@pytest.mark.parametrize("shape, batch", [((None, None, 3), None), ((8, 8, 3), 3)])
+def test_open_sizes_and_fixed_batches_are_no_obstacle(shape, batch):
+    inputs = keras.Input(shape, batch_size=batch)
+    x = layers.GlobalAveragePooling2D()(layers.Conv2D(6, 3, name="a")(inputs))
+    model = keras.Model(inputs, layers.Dense(2)(x))
+
+    small, report = shrink(model, 0.5, return_report=True)
+
+    assert small.get_layer("a").filters == 3
+    assert report.change < 1e-5
+
+
+def test_half_precision_is_allowed_its_roundings():
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    try:
+        small = shrink(residual_model(), 0.5)
+    finally:
+        keras.config.set_dtype_policy("float32")
+
+    assert widths(small)["inner"] == 6
+
+
+def test_states_of_the_model_are_not_touched_by_the_comparison():
+    inputs = keras.Input((4, 3), batch_size=2)
+    x = layers.Dense(6, name="a")(inputs)
+    x = layers.GaussianDropout(0.5, name="noise")(x)
+    model = keras.Model(inputs, layers.Dense(2)(x))
+    seed = model.get_layer("noise").seed_generator.state
+
+    before = np.array(seed)
+    small = shrink(model, 0.5)
+
+    np.testing.assert_array_equal(seed, before)
+    np.testing.assert_array_equal(small.get_layer("noise").seed_generator.state, before)
+
+
+def test_the_optimizer_goes_on_if_that_is_asked_for():
+    model = dense_model()
+    model.compile(keras.optimizers.SGD(0.1, momentum=0.9), "mse")
+    random = np.random.default_rng(0)
+    model.fit(random.normal(size=(8, 2)), random.normal(size=(8, 2)), verbose=0)
+    model.get_layer("a").set_weights(dense_model().get_layer("a").get_weights())
+
+    kept = shrink(model, {"a": 0.5}, keep_optimizer=True)
+    fresh = shrink(model, {"a": 0.5})
+
+    momentum = np.asarray(model.optimizer.momentums[0])
+    np.testing.assert_array_equal(kept.optimizer.momentums[0], momentum[:, [0, 2]])
+    assert int(kept.optimizer.iterations) == 1
+    assert int(fresh.optimizer.iterations) == 0
