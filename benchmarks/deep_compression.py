@@ -12,7 +12,6 @@ looked at once, when all is over.
         [--keep folder]
 """
 
-import argparse
 import dataclasses
 import os
 import pathlib
@@ -33,7 +32,7 @@ from _distillation import (
     lesson,
     load,
 )
-from _harness import publish
+from _harness import publish, read_options
 
 import kprune
 
@@ -221,15 +220,15 @@ NOTE = (
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--record", action="store_true", help="write RESULTS.md")
-    parser.add_argument("--validate", action="store_true", help="spare the test set")
-    parser.add_argument("--model", nargs="+", choices=RECIPES, default=list(RECIPES))
-    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
-    parser.add_argument("--epochs", type=int, help="instead of the recipe's")
-    parser.add_argument("--sparsity", nargs="+", type=float, help="for a curve")
-    parser.add_argument("--keep", help="folder for teacher and files, used again")
-    arguments = parser.parse_args()
+    arguments = read_options(
+        __doc__,
+        validate={"action": "store_true", "help": "spare the test set"},
+        model={"nargs": "+", "choices": RECIPES, "default": list(RECIPES)},
+        seeds={"nargs": "+", "type": int, "default": [0, 1, 2]},
+        epochs={"type": int, "help": "instead of the recipe's"},
+        sparsity={"nargs": "+", "type": float, "help": "for a curve"},
+        keep={"help": "folder for teacher and files, used again"},
+    )
     with tempfile.TemporaryDirectory() as temporary:
         run(arguments, pathlib.Path(arguments.keep or temporary))
 

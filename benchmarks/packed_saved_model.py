@@ -7,7 +7,6 @@ and of the lossless file in turns, and how long it takes to load them.
     python benchmarks/packed_saved_model.py [--record] [--only lenet_300_100 ...]
 """
 
-import argparse
 import os
 import tempfile
 
@@ -16,7 +15,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 import keras
 import numpy as np
 import tensorflow as tf
-from _harness import interleaved, milliseconds, publish, ratio
+from _harness import interleaved, milliseconds, publish, ratio, read_options
 
 import kprune
 
@@ -104,10 +103,8 @@ def latency_rows(name, records, rounds):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--record", action="store_true", help="write RESULTS.md")
-    parser.add_argument("--only", nargs="+", choices=CASES, default=list(CASES))
-    arguments = parser.parse_args()
+    only = {"nargs": "+", "choices": CASES, "default": list(CASES)}
+    arguments = read_options(__doc__, only=only)
     keras.utils.set_random_seed(0)
     sizes, latencies = [], []
     for name in arguments.only:

@@ -75,7 +75,7 @@ def train_in_phases(train, test, epochs):
         if phase:
             left = part * whole / costs_of(model).macs
             model = kprune.shrink(
-                model, macs=left, scope="global", round_to=4, keep_optimizer=True
+                model, macs=left, scope="global", round_to=8, keep_optimizer=True
             )
         shrunk = time.perf_counter()
         first = phase * epochs

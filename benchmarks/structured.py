@@ -258,15 +258,13 @@ def widths(model):
 def run(name, seed, validate, path):
     """Returns the records of one run, from the file if it is there already."""
     recipe = RECIPES[name]
-    run = {"network": name, "seed": seed, "validate": validate, "recipe": str(recipe)}
+    key = {"network": name, "seed": seed, "validate": validate, "how": told(name)}
     lines = path.read_text().splitlines() if path.exists() else []
-    found = [
-        record for record in map(json.loads, lines) if run.items() <= record.items()
-    ]
+    found = [r for r in map(json.loads, lines) if key.items() <= r.items()]
     if found:
         return found
     for record in stages(recipe, *load(recipe, validate), seed):
-        found.append(run | record)
+        found.append(key | record)
         print(name, seed, *record.values(), sep=" | ", flush=True)
     with path.open("a") as file:
         file.writelines(json.dumps(record) + "\n" for record in found)

@@ -7,7 +7,6 @@ the model grow, and what `import kprune` adds to `import keras`.
     python benchmarks/training_overhead.py [--record] [--only lenet_300_100 ...]
 """
 
-import argparse
 import os
 import subprocess
 import sys
@@ -16,7 +15,14 @@ import warnings
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 import numpy as np
-from _harness import interleaved, milliseconds, publish, ratio, settle_frameworks
+from _harness import (
+    interleaved,
+    milliseconds,
+    publish,
+    ratio,
+    read_options,
+    settle_frameworks,
+)
 
 keras, tf_keras, tfmot = settle_frameworks()
 
@@ -210,10 +216,8 @@ def import_time(rounds, record):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--record", action="store_true", help="write RESULTS.md")
-    parser.add_argument("--only", nargs="+", choices=CASES, default=list(CASES))
-    arguments = parser.parse_args()
+    only = {"nargs": "+", "choices": CASES, "default": list(CASES)}
+    arguments = read_options(__doc__, only=only)
     keras.utils.set_random_seed(0)
     # Every round is one fit, and ends before the schedule does: kprune says so.
     warnings.filterwarnings("ignore", message="The run is too short")

@@ -50,7 +50,6 @@ from kprune.granularity import (
 )
 from kprune.inspection import is_pruned
 from kprune.layout import Layout
-from kprune.mask_store import set_clock
 from kprune.masks import compute_mask, compute_masks
 from kprune.penalize import penalize
 from kprune.pruned_model import PrunedModel
@@ -97,6 +96,7 @@ from kprune.targets import (
     rewrite_padding,
     write_c_array,
 )
+from kprune.whole_model import set_clock
 from kprune.wrapper import PruningWrapper
 
 __version__ = "0.1.0"

@@ -6,21 +6,21 @@ import warnings
 
 import keras
 
-from kprune import announcements, registry
+from kprune import announcements, registry, snapshot
 from kprune.planning import make_plan
 from kprune.preflight import (
     as_criterion,
+    by_stage,
     check_parts,
     check_pruned,
     check_start,
-    contenders_of,
     frozen,
 )
 from kprune.pruner import Pruner, kinds_to_follow
 from kprune.rollback import Guard, Rollback
 from kprune.schedules import check_sparsity
 from kprune.tracking import follow
-from kprune.updates import Updater
+from kprune.updates import updaters
 
 
 class PruningCallback(keras.callbacks.Callback):
@@ -35,8 +35,9 @@ class PruningCallback(keras.callbacks.Callback):
         schedule: A `Schedule`, or a float as its short form: the sparsity that a
             polynomial schedule reaches after three quarters of the optimizer
             steps that the first `fit` plans.
-        criterion: Name, object or function of a weight, how weights are scored.
-            Defaults to `"magnitude"`.
+        criterion: Name, object or function of a weight, how weights are scored; a
+            pair of them, one for each stage, with a `TwoStageSchedule`. Defaults to
+            `"magnitude"`.
         scope: Name or object, which weights compete: `"layer_wise"` or
             `"global"`. Defaults to `"layer_wise"`.
         calibration_data: Examples for a criterion that looks at gradients or
@@ -88,6 +89,7 @@ class PruningCallback(keras.callbacks.Callback):
         else:
             self.schedule = registry.get("schedules", schedule)
         self.criterion = as_criterion(criterion)
+        self._criteria = by_stage(self.criterion, self.schedule)
         self.scope = registry.get("scopes", scope)
         self.calibration_data = calibration_data
         self.regrowth = regrowth and registry.get("regrowths", regrowth)
@@ -145,10 +147,11 @@ class PruningCallback(keras.callbacks.Callback):
         check_pruned(self.model)
         is_known = self.schedule is not None
         highest = self.schedule.highest if is_known else self._final_sparsity
-        parts = (self.criterion, self.scope, self.regrowth)
+        parts = (self._criteria, self.scope, self.regrowth)
         check_parts(self.model, *parts, highest)
-        Updater(self.model, *parts, self.calibration_data)
-        follow(self.model, kinds_to_follow(self.criterion, self.regrowth))
+        made = updaters(self.model, *parts, self.calibration_data)
+        self._checked_data = made[-1].calibration_data
+        follow(self.model, kinds_to_follow(self._criteria, self.regrowth))
         self._pruner = self._guard = None
         self._next_look, self._looked = 0, None
 
@@ -223,8 +226,10 @@ class PruningCallback(keras.callbacks.Callback):
         reached, held = self._pruner.measure(), self._pruner.held
         done = self._pruner.clock - self._pruner.origin
         if done >= self.schedule.end_step or held:
-            target = self._target()
-            self._say(announcements.describe_result(target, reached, held))
+            self._say(announcements.describe_result(self._target, reached, held))
+            if not held:
+                self._say(self._target.describe_last_units())
+                self._target.warn_if_missed(reached)
         else:
             announcements.warn_of_early_end(self.schedule, done, reached)
 
@@ -241,11 +246,13 @@ class PruningCallback(keras.callbacks.Callback):
             self.schedule,
             criterion=self.criterion,
             scope=self.scope,
-            calibration_data=self.calibration_data,
+            calibration_data=self._checked_data,
             regrowth=plan.regrowth(self.regrowth),
             origin=plan.origin,
         )
-        if self.rollback is not None:
+        if self.rollback is None:
+            snapshot.drop(self.model)  # that of another fit
+        else:
             self._guard = Guard(self.rollback, self._pruner)
             last_batch = plan.step + (self.params.get("steps") or 1) - 1
             due = self.schedule.last_due(last_batch)
@@ -253,35 +260,27 @@ class PruningCallback(keras.callbacks.Callback):
         self._announce(plan.step, plan.remaining)
 
     def _announce(self, step, remaining):
-        plan = (self.schedule, self._target(), step, remaining)
+        parts = (self.schedule, self.scope, self.regrowth)
+        self._target = announcements.Target(self.model, *parts)
+        plan = (self.schedule, self._target, step, remaining)
         self._say(announcements.describe_plan(*plan))
         left_alone = frozen(self.model)
         if left_alone:
             self._say(f"left alone, since frozen: {', '.join(left_alone)}.")
         announcements.warn_if_too_short(self.schedule, step, remaining)
         end_step, epoch = self.schedule.end_step, self._epoch
-
-        def begins(other):
-            if remaining is None:
-                return None
-            return step + remaining * (other - epoch) // (self.params["epochs"] - epoch)
-
+        an_epoch = remaining and remaining / (self.params["epochs"] - epoch)
+        if self.rollback and an_epoch:
+            announcements.warn_if_not_evaluated(self.schedule, step, an_epoch)
         if step < end_step:
-            announcements.warn_of_restorers(self._others, end_step, begins)
-
-    def _target(self):
-        """Returns what is to be reached, in words."""
-        for part in (self.scope, self.regrowth):
-            if part is not None and not part.fixed_count:
-                return f"the sparsity that {part!r} finds"
-        final = self.schedule(self.schedule.end_step)
-        contenders = contenders_of(self.model)
-        if contenders:  # there are none yet in a Sequential that is not built
-            final = self.scope.asked(contenders, final)
-        return f"sparsity {final:g}"
+            announcements.warn_of_restorers(
+                self._others,
+                end_step,
+                begins=lambda other: an_epoch and step + an_epoch * (other - epoch),
+            )
 
     def _say(self, message):
-        if self.params.get("verbose"):
+        if message and self.params.get("verbose"):
             print(f"kprune: {message}")
 
 

@@ -1,8 +1,7 @@
-"""Copies of Keras models that share nothing with the original.
+"""What a copy of a Keras model takes over from the original.
 
-Nothing here knows of pruning. `rebuild` makes a second model of the same graph
-from stand-ins for the layers (see `copier.py` for those), `copy_state` carries weights
-and tables over, `copy_compilation` the compile arguments.
+Nothing here knows of pruning. `build_like` builds a copied layer or model, `copy_state`
+carries weights and tables over, `copy_compilation` the compile arguments.
 """
 
 import inspect
@@ -42,112 +41,6 @@ def is_graph(model):
 
 def _inherits(model, base, *methods):
     return all(getattr(type(model), m) is getattr(base, m) for m in methods)
-
-
-class Chain(list):
-    """Layers, one behind the other, that stand where one layer stood."""
-
-    def __call__(self, inputs):
-        """Returns what the last layer makes of what the others made."""
-        for layer in self:
-            inputs = layer(inputs)
-        return inputs
-
-
-def copy_operation(operation):
-    """Makes a Keras operation, as `x + y` leaves one in a graph, like another.
-
-    Args:
-        operation: A Keras operation that is no layer.
-
-    Returns:
-        An operation of the same class, arguments and name.
-    """
-    return type(operation).from_config(operation.get_config())
-
-
-def _shape_of(tensor):
-    return tensor.shape
-
-
-def rebuild(model, convert, convert_operation=copy_operation, shape_of=_shape_of):
-    """Makes a model of the same graph, class, name and inputs from stand-ins.
-
-    Args:
-        model: A model for which `is_graph` holds. It is not changed.
-        convert: Function `(layer, parents)` that returns the stand-in for a
-            layer, or a `Chain` of them; `parents` is the tuple of models around it
-            within `model`. Called once a layer, however often the graph uses it.
-            Nested models of the same kind are rebuilt in turn and not passed to it.
-        convert_operation: Function `(operation)` that returns what is called in the
-            place of a Keras operation that is no layer. Defaults to a copy.
-        shape_of: Function `(tensor)` that returns the shape of an input, with the
-            batch, of the model or of one within it. Defaults to its own.
-
-    Returns:
-        An uncompiled model; weights are those of the stand-ins.
-
-    Example:
-    >>> model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2, name="d")])
-    >>> from kprune.copier import Copier
-    >>> copier = Copier(model)
-    >>> twin = rebuild(model, lambda layer, parents: copier.copy(layer))
-    >>> [layer.name for layer in twin.layers], twin.layers[0] is model.layers[0]
-    (['d'], False)
-    """
-    by_type = convert, convert_operation, shape_of
-    return _rebuild(model, by_type, parents=(), stand_ins={})
-
-
-def _rebuild(model, by_type, parents, stand_ins):
-    convert, convert_operation, shape_of = by_type
-
-    def stand_in(operation):
-        if id(operation) not in stand_ins:
-            if not isinstance(operation, keras.Layer):
-                new = convert_operation(operation)
-            elif is_graph(operation):
-                inner = (*parents, operation)
-                new = _rebuild(operation, by_type, inner, stand_ins)
-            else:
-                new = convert(operation, parents)
-            stand_ins[id(operation)] = new
-        return stand_ins[id(operation)]
-
-    if isinstance(model, keras.Sequential):
-        new = type(model)(name=model.name)
-        for tensor in getattr(model, "inputs", ()):
-            new.add(_same_input(tensor, shape_of))
-        for layer in model.layers:
-            converted = stand_in(layer)
-            for part in converted if isinstance(converted, Chain) else [converted]:
-                new.add(part)
-    else:
-        # A plain view of the same graph: the public clone_model would otherwise
-        # carry over a compile config that may not be serialisable.
-        view = keras.Model(model.input, model.output)
-        inputs = keras.tree.map_structure(
-            lambda tensor: _same_input(tensor, shape_of), model.input
-        )
-        clone = keras.models.clone_model(
-            view, input_tensors=inputs, clone_function=stand_in
-        )
-        new = type(model)(clone.input, clone.output, name=model.name)
-    if not model.trainable:
-        new.trainable = False
-    return new
-
-
-def _same_input(tensor, shape_of):
-    layer = tensor._keras_history.operation
-    return keras.Input(
-        batch_shape=shape_of(tensor),
-        dtype=tensor.dtype,
-        sparse=tensor.sparse,
-        ragged=tensor.ragged,
-        name=layer.name,
-        optional=layer.optional,
-    )
 
 
 def build_like(source, target):

@@ -171,3 +171,22 @@ def _naming_functions(layer):
 
 def _is_unregistered(function):
     return saving.get_registered_name(function) == function.__name__
+
+
+def with_activation(layer, activation):
+    """Makes a layer like another but for its activation.
+
+    Args:
+        layer: A Keras layer that has one.
+        activation: Name, function, or `None` for none.
+
+    Returns:
+        A layer of the same class and name, not built.
+
+    Example:
+    >>> layer = keras.layers.Dense(2, activation="softmax")
+    >>> with_activation(layer, None).activation.__name__
+    'linear'
+    """
+    config = {**layer.get_config(), "activation": keras.activations.get(activation)}
+    return type(layer).from_config(config)

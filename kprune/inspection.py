@@ -4,8 +4,8 @@ import keras
 import numpy as np
 
 from kprune.delegation import check_backend
-from kprune.mask_store import stores
 from kprune.pruned_model import PrunedModel
+from kprune.whole_model import stores
 
 
 def is_pruned(model):

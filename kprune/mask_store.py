@@ -18,6 +18,7 @@ from keras.saving import serialize_keras_object
 
 from kprune import prunable
 from kprune.clock import Clock, applying_optimizer
+from kprune.naming import layer_path
 from kprune.optimizer_slots import average_of
 from kprune.registry import register
 from kprune.scopes.names import WeightName
@@ -144,7 +145,7 @@ class MaskStore(keras.Layer):
 
     def _name(self, root, path):
         """Returns what a weight is called; a pruned model's own name is left out."""
-        layer = _layer_path(root, path)
+        layer = layer_path(root, path)
         within = path.removeprefix(layer).removeprefix("/")
         if vars(root).get("kprune_store") is not self:
             layer = f"{root.name}/{layer}" if layer else root.name
@@ -177,15 +178,6 @@ class MaskStore(keras.Layer):
                 if method is not None and not isinstance(method, _Refusal):
                     self._undo.append(functools.partial(setattr, layer, name, method))
                     setattr(layer, name, _Refusal(layer, name))
-
-
-def _layer_path(root, path):
-    """Returns the start of a path that leads out of models, to a layer."""
-    first, _, rest = path.partition("/")
-    if not isinstance(root, keras.Model) or not rest:
-        return ""
-    deeper = _layer_path(dict(prunable.named_children(root))[first], rest)
-    return f"{first}/{deeper}" if deeper else first
 
 
 class _Refusal:
@@ -279,92 +271,3 @@ def serialize_shared(part):
     """
     serialize_keras_object(part)
     return serialize_keras_object(part)
-
-
-def stores(model):
-    """Lists the mask stores of a model.
-
-    Args:
-        model: A layer or model.
-
-    Returns:
-        List of `MaskStore`, empty if nothing in it is pruned.
-    """
-    found = {}
-    for layer in model._flatten_layers():
-        # A Sequential does not count a layer that is only an attribute.
-        for candidate in (layer, vars(layer).get("kprune_store")):
-            if isinstance(candidate, MaskStore):
-                found[id(candidate)] = candidate
-    return list(found.values())
-
-
-def trained_weights(model):
-    """Lists the weights that are pruned and trained, in running order.
-
-    Where models are subclassed, that is the order in which they hold their layers.
-
-    Args:
-        model: A pruned model.
-
-    Returns:
-        List of pairs of a `MaskStore` and a `MaskedWeight`. The names of the weights
-        begin with those of the nested models around them.
-    """
-    return [
-        (store, dataclasses.replace(entry, name=entry.name.within(models)))
-        for store, models in _in_running_order(model, (), set())
-        for entry in store.trained_entries()
-    ]
-
-
-def _in_running_order(layer, models, seen):
-    """Yields each store with the names of the nested models around it."""
-    # A Sequential does not count a layer that is only an attribute.
-    for child in (*layer._layers, vars(layer).get("kprune_store")):
-        if child is None or id(child) in seen:
-            continue
-        seen.add(id(child))
-        if isinstance(child, MaskStore):
-            yield child, models
-        else:
-            nests = isinstance(child, keras.Model)
-            within = (*models, child.name) if nests else models
-            yield from _in_running_order(child, within, seen)
-
-
-def clock_of(model):
-    """Returns the clock of a pruned model: optimizer steps since it was first pruned.
-
-    Args:
-        model: A model that `kprune.prune` has made.
-
-    Returns:
-        Int. Where layers have clocks of their own, that of a frozen layer stands
-        still; the largest is the model's.
-    """
-    return max(store.clock.steps for store in stores(model))
-
-
-def set_clock(model, step):
-    """Sets the clock of a pruned model, by which its schedule runs.
-
-    Training does this by itself. Needed only where models with different pasts
-    were put together, or to run a schedule once more from its beginning.
-
-    Args:
-        model: A model that `kprune.prune` has made. It is changed.
-        step: Int of 0 or more, optimizer steps.
-
-    Raises:
-        ValueError: If `step` is negative.
-
-    Example:
-    >>> import kprune
-    >>> model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)])
-    >>> kprune.set_clock(kprune.prune(model), 1000)
-    """
-    if step < 0:
-        raise ValueError(f"step={step} must be 0 or more.")
-    for store in stores(model):
-        store.clock.variable.assign(step)

@@ -112,6 +112,7 @@ def compute_masks(
             f"number {i}" if names is None else names[i],
             {} if evidence is None else evidence[i],
             None if ties is None else ties[i],
+            i,
         )
         for i, weight in enumerate(weights)
     ]
@@ -165,7 +166,9 @@ def check_combination(criterion, granularities, scope):
 class _Scored:
     """The scores of one weight's units, computed only where they are looked at."""
 
-    def __init__(self, weight, mask, criterion, granularity, name, evidence, tie):
+    def __init__(
+        self, weight, mask, criterion, granularity, name, evidence, tie, place
+    ):
         self.weight = weight
         self.mask = mask
         self.tie = tie
@@ -173,8 +176,10 @@ class _Scored:
         self.granularity = granularity
         self.name = name
         self.evidence = dict(evidence)
-        if "name" in getattr(criterion, "requires", ()):
-            self.evidence["name"] = name
+        requires = getattr(criterion, "requires", ())
+        for kind, value in (("name", name), ("place", place)):
+            if kind in requires:
+                self.evidence[kind] = value
         self._checked = set()
         # Scores made of the weight alone are no numbers where it is none.
         self._hands_on = getattr(criterion, "elementwise", False) and not self.evidence

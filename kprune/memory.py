@@ -3,10 +3,12 @@
 A run that is resumed finds here what it can't tell from epochs and batches.
 """
 
+import dataclasses
+
 import numpy as np
 
-from kprune.mask_store import clock_of, stores
 from kprune.weight_access import as_array
+from kprune.whole_model import clock_of, stores
 
 NOT_YET = -1  # In a variable of `Tracked`: what it is to hold has not come yet.
 
@@ -36,39 +38,72 @@ def set_plan(model, began, end):
         store.clock.plan.assign([began, -1 if end is None else end])
 
 
+@dataclasses.dataclass(frozen=True)
+class Noted:
+    """What a model knows of the last update that can't be repeated.
+
+    Attributes:
+        step: Int, the step of the schedule at which it was carried out.
+        asked: Float in [0, 1), the sparsity that was asked for.
+    """
+
+    step: int
+    asked: float
+
+
+def prepare(model):
+    """Gives a pruned model the place in which its updates are noted.
+
+    Where weights come back it has to be there before a checkpoint is read, since
+    TensorFlow restores into what there is.
+
+    Args:
+        model: A model that `kprune.prune` has made. It is changed.
+    """
+    if _noted(model) is None:
+        stores(model)[0].tracked.hold("updated", np.full(4, NOT_YET, "float64"))
+
+
 def last_update(model, origin):
-    """Returns when the last update was carried out that can't be repeated.
+    """Returns what is known of the last update that can't be repeated.
 
     Args:
         model: A model that `kprune.prune` has made.
         origin: Int, the clock from which the schedule's steps count.
 
     Returns:
-        Int, a step of the schedule, or `None` if there was none.
+        `Noted`, or `None` if there was none.
     """
-    found = _noted_update(model)
-    if found is None:
+    noted = _noted(model)
+    if noted is None:
         return None
-    clock, noted_origin = as_array(found).tolist()
+    clock, noted_origin, asked, _ = as_array(noted).tolist()
     # A clock that was set back begins anew, and so does a schedule of each `fit`.
     is_past = NOT_YET < clock <= clock_of(model) and noted_origin == origin
-    return clock - origin if is_past else None
+    return Noted(int(clock) - origin, asked) if is_past else None
 
 
-def note_update(model, origin):
+def has_removed(model):
+    """Tells whether such an update has ever removed weights, back by now or not."""
+    noted = _noted(model)
+    return noted is not None and as_array(noted)[3] > 0
+
+
+def note_update(model, origin, asked, reached):
     """Notes that an update was carried out now, where weights come back.
 
     Args:
         model: A model that `kprune.prune` has made. It is changed.
         origin: Int, the clock from which the schedule's steps count.
+        asked: Float in [0, 1), the sparsity that was asked for.
+        reached: Float in [0, 1), the fraction of zeros.
     """
-    now = np.array([clock_of(model), origin])
-    found = _noted_update(model)
-    if found is None:
-        found = stores(model)[0].tracked.hold("updated", now)
-    found.assign(now)
+    prepare(model)
+    noted = _noted(model)
+    most = max(reached, as_array(noted)[3])
+    noted.assign([clock_of(model), origin, asked, most])
 
 
-def _noted_update(model):
-    noted = [store.tracked.get("updated") for store in stores(model)]
-    return next((variable for variable in noted if variable is not None), None)
+def _noted(model):
+    found = [store.tracked.get("updated") for store in stores(model)]
+    return next((variable for variable in found if variable is not None), None)

@@ -101,7 +101,7 @@ def clean(optimizer, variable, where):
     slots = slots_of(optimizer, variable)
     if not slots or not where.any():
         return
-    initial = _initial_slots(plain_optimizer(optimizer), len(variable.shape))
+    initial = initial_slots(optimizer, len(variable.shape))
     for name, slot in slots.items():
         value = as_array(slot)
         # Muon chooses by the weight's name which slots it has; those are zeros.
@@ -121,16 +121,28 @@ def made_anew(optimizer):
     optimizer = plain_optimizer(optimizer)
     try:
         return type(optimizer).from_config(optimizer.get_config())
-    except (TypeError, KeyError) as error:
+    except Exception as error:
         raise ValueError(
             f"What the optimizer {type(optimizer).__name__} begins with can't be "
             f"found out, since it can't be made from its config: {error}. Let its "
-            "`get_config` return every argument of its constructor."
+            "`get_config` return every argument of its constructor, and register "
+            "classes of your own that it holds."
         ) from error
 
 
-def _initial_slots(optimizer, rank):
-    """Returns the slots of an optimizer that has not taken a step yet."""
+def initial_slots(optimizer, rank):
+    """Returns the slots of an optimizer that has not taken a step yet.
+
+    Args:
+        optimizer: A Keras optimizer.
+        rank: Int, of the one weight that it is to train.
+
+    Returns:
+        Dict as `slots_of` gives it, of variables of one element.
+
+    Raises:
+        ValueError: If the optimizer can't be made anew from its configuration.
+    """
     fresh = made_anew(optimizer)
     variable = keras.Variable(np.zeros((1,) * rank, "float32"))
     fresh.build([variable])

@@ -4,8 +4,9 @@ import keras
 
 from kprune import cloning
 from kprune.inspection import check_keras_model, is_pruned
-from kprune.prunable import Selection, find_weights
-from kprune.quantize.rebuild import plain_copy, rebuilt
+from kprune.layer_choice import Selection
+from kprune.prunable import find_weights
+from kprune.rebuilding import rebuilt
 from kprune.regularizers import Penalties
 
 
@@ -50,10 +51,10 @@ def penalize(model, regularizer, *, only=None, skip=None):
             f"Nothing in the model {model.name!r} can be penalized. Its weights are "
             f"left alone because: {'; '.join(sorted({w.reason for w in weights}))}."
         )
-    draft = rebuilt(model, _copy)
+    draft = rebuilt(model)
     wanted = _add(draft, chosen, keras.regularizers.get(regularizer))
     # Made from the configs once more, it has what it would have from a file.
-    penalized = rebuilt(draft, _copy)
+    penalized = rebuilt(draft)
     for weight in find_weights(penalized, parents=None):
         if weight.path in chosen:
             _check_held(weight, wanted[weight.path])
@@ -73,10 +74,6 @@ def _check(model):
             "built, so that its layers can't be made again one by one. Build it, or "
             "give `kernel_regularizer=` to the layers where its class makes them."
         )
-
-
-def _copy(layer, parents, copier):
-    return plain_copy(layer, copier)
 
 
 def _add(draft, chosen, regularizer):

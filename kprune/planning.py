@@ -2,10 +2,10 @@
 
 import dataclasses
 
-from kprune.mask_store import clock_of
 from kprune.memory import plan_of, set_plan
 from kprune.optimizer_slots import plain_optimizer
 from kprune.schedules import PolynomialSchedule
+from kprune.whole_model import clock_of
 
 
 @dataclasses.dataclass(frozen=True)

@@ -2,12 +2,14 @@
 
 import numpy as np
 
-from kprune import mask_store, registry
+from kprune import registry, whole_model
 from kprune.inspection import check_keras_model
 from kprune.layout import layout_of
 from kprune.masks import check_combination
+from kprune.optimizer_slots import initial_slots
 from kprune.scopes import Contender, as_one, tied_groups
 from kprune.ties import ties_of
+from kprune.tracking import optimizers_of
 
 
 def check_pruned(model):
@@ -21,7 +23,7 @@ def check_pruned(model):
         ValueError: If it holds no masks.
     """
     check_keras_model(model)
-    stores = mask_store.stores(model)
+    stores = whole_model.stores(model)
     if not stores or model.built and not any(store.entries for store in stores):
         raise ValueError(
             f"The model {model.name!r} holds no masks, so that nothing in it can be "
@@ -38,12 +40,12 @@ def check_start(start):
         )
 
 
-def check_parts(model, criterion, scope, regrowth, highest):
+def check_parts(model, criteria, scope, regrowth, highest):
     """Refuses parts that have no meaning together, and what can't be reached.
 
     Args:
         model: A pruned model. One without weights yet is not looked at.
-        criterion: `Criterion`, or a function of a weight.
+        criteria: Sequence of `Criterion`, or functions of a weight, one for each stage.
         scope: `Scope`.
         regrowth: `Regrowth` or `None`.
         highest: Float in [0, 1), the highest sparsity that will be asked for.
@@ -51,9 +53,10 @@ def check_parts(model, criterion, scope, regrowth, highest):
     Raises:
         ValueError: With what does have a meaning, or what can be reached.
     """
-    trained = mask_store.trained_weights(model)
+    trained = whole_model.trained_weights(model)
     granularities = [store.granularity for store, _ in trained]
-    check_combination(criterion, granularities, scope)
+    for criterion in criteria:
+        check_combination(criterion, granularities, scope)
     if regrowth is not None:
         regrowth.check(granularities)
     contenders = contenders_of(model)
@@ -70,7 +73,7 @@ def contenders_of(model):
     Returns:
         List of `Contender`, one for the weights that are chosen together.
     """
-    trained = mask_store.trained_weights(model)
+    trained = whole_model.trained_weights(model)
     granularities = [store.granularity for store, _ in trained]
     ties = ties_of(model, granularities, [entry.variable for _, entry in trained])
     parts = [
@@ -109,7 +112,7 @@ def check_clocks(model):
     Raises:
         ValueError: If the clocks of its layers disagree, or if all are frozen.
     """
-    trained = [s for s in mask_store.stores(model) if s.trained_entries()]
+    trained = [s for s in whole_model.stores(model) if s.trained_entries()]
     if not trained:
         raise ValueError(
             "All layers with masks are frozen, so that nothing can be pruned: "
@@ -117,7 +120,7 @@ def check_clocks(model):
             "those that shall be pruned, and compile again."
         )
     steps = {s.entries[0].layer.name: s.clock.steps for s in trained}
-    clock = mask_store.clock_of(model)
+    clock = whole_model.clock_of(model)
     if set(steps.values()) != {clock}:
         raise ValueError(
             "The clocks of the pruned layers disagree: "
@@ -128,11 +131,26 @@ def check_clocks(model):
         )
 
 
+def check_forgetting(model):
+    """Raises unless the optimizers can forget what they know of weights.
+
+    Args:
+        model: A pruned model. One that was never trained nor compiled has none.
+
+    Raises:
+        ValueError: If the class of an optimizer can't be made from its config.
+    """
+    ranks = {len(e.variable.shape) for _, e in whole_model.trained_weights(model)}
+    for optimizer in optimizers_of(model):
+        for rank in ranks:
+            initial_slots(optimizer, rank)
+
+
 def frozen(model):
     """Lists the names of the layers with masks that are frozen now."""
     layers = {
         entry.layer.name: None
-        for store in mask_store.stores(model)
+        for store in whole_model.stores(model)
         for entry in store.entries
         if not entry.variable.trainable
     }
@@ -143,12 +161,40 @@ def as_criterion(criterion):
     """Returns the criterion that a name, config, object or function stands for.
 
     Args:
-        criterion: What `registry.get` takes, or a function of a weight.
+        criterion: What `registry.get` takes, or a function of a weight; or a tuple of
+            such, one for each stage of a schedule.
 
     Returns:
-        `Criterion`, or the function, which asks for no evidence.
+        `Criterion`, or the function, which asks for no evidence; or a tuple of such.
     """
+    if isinstance(criterion, (tuple, list)):
+        return tuple(map(as_criterion, criterion))
     is_function = callable(criterion) and not isinstance(criterion, type)
     if is_function and not hasattr(criterion, "requires"):
         return criterion
     return registry.get("criteria", criterion)
+
+
+def by_stage(criterion, schedule):
+    """Returns the criteria of a schedule's stages.
+
+    Args:
+        criterion: What `as_criterion` returns.
+        schedule: `Schedule`, or `None` for one that will have a single stage.
+
+    Returns:
+        Tuple with one criterion for each stage, or with a single one for all.
+
+    Raises:
+        ValueError: If there are more or fewer criteria than stages.
+    """
+    if not isinstance(criterion, tuple):
+        return (criterion,)
+    stages = 1 if schedule is None else 1 + len(schedule.stage_steps)
+    if len(criterion) != stages:
+        raise ValueError(
+            f"criterion={criterion!r} holds {len(criterion)} criteria, one for each "
+            f"stage, and the schedule has {stages}. Pass one criterion, or a pair with "
+            "a `TwoStageSchedule`."
+        )
+    return criterion

@@ -6,13 +6,12 @@ holds them.
 """
 
 import dataclasses
-import fnmatch
-import re
 
 import keras
 from keras import layers
-from keras.src.utils.naming import to_snake_case
 
+from kprune.layer_choice import Selection
+from kprune.naming import named_children, unique
 from kprune.registry import lookup, register
 
 
@@ -32,100 +31,6 @@ class Weight:
     variable: object
     layer: keras.Layer
     reason: str = ""
-
-
-class Selection:
-    """What the user's `only` and `skip` select.
-
-    Args:
-        only: A layer name, a glob pattern such as `"block_*"`, a layer, a layer
-            class, a function of a layer that returns a bool, or a list of these.
-            `None` selects every layer.
-        skip: The same, layers to leave out. `None` leaves out none.
-        spared: Sequence of layers whose channels are the model's outputs, to leave
-            out unless `only` names them. Defaults to none.
-
-    Raises:
-        ValueError: If an entry is none of these.
-
-    Example:
-    >>> from keras import layers
-    >>> selection = Selection(only="conv_*", skip=layers.Dense)
-    >>> selection.selects([layers.Conv2D(4, 3, name="conv_1")])
-    True
-    """
-
-    def __init__(self, only=None, skip=None, spared=()):
-        self.only = _entries("only", only)
-        self.skip = _entries("skip", skip)
-        self.spared = list(spared)
-
-    def selects(self, chain):
-        """Tells whether a layer is selected.
-
-        Args:
-            chain: List of layers, the outermost first, the layer itself last. A
-                match of any of them counts for the layer.
-
-        Returns:
-            Bool.
-        """
-        return (self.only is None or _any_match(self.only, chain)) and not (
-            self.skip and _any_match(self.skip, chain)
-        )
-
-    def asks_for(self, chain):
-        """Tells whether `only` names the layer, not merely fails to exclude it."""
-        return self.only is not None and _any_match(self.only, chain)
-
-    def spares(self, layer, chain):
-        """Tells whether a layer is left out for the sake of the model's outputs."""
-        return not self.asks_for(chain) and any(layer is s for s in self.spared)
-
-    def check(self, model):
-        """Raises a `ValueError` for a name or pattern that no layer has."""
-        parts = model._flatten_layers(include_self=False)
-        names = list(dict.fromkeys(part.name for part in parts))
-        for argument in ("only", "skip"):
-            for entry in getattr(self, argument) or ():
-                if isinstance(entry, str) and not _are_any(names, entry):
-                    raise ValueError(
-                        f"{argument} got {entry!r}, which matches no layer. The "
-                        f"model's layers are {', '.join(map(repr, names))}. Mend "
-                        "the name, or use a pattern such as 'block_*'."
-                    )
-
-
-def _entries(argument, value):
-    if value is None:
-        return None
-    entries = list(value) if isinstance(value, (list, tuple, set)) else [value]
-    for entry in entries:
-        if not isinstance(entry, str) and not callable(entry):
-            raise ValueError(
-                f"{argument} got {entry!r}. Expected layer names, glob patterns, "
-                "layer classes, a function of a layer, or a list of these."
-            )
-    return entries
-
-
-def _any_match(entries, chain):
-    return any(_matches(entry, layer) for entry in entries for layer in chain)
-
-
-def _are_any(names, pattern):
-    """Tells whether a pattern, which may be a name with brackets, is in some names."""
-    return pattern in names or bool(fnmatch.filter(names, pattern))
-
-
-def _matches(entry, layer):
-    if isinstance(entry, str):
-        return _are_any([layer.name], entry)
-    if isinstance(entry, keras.Layer):
-        return entry is layer
-    if isinstance(entry, type):
-        return isinstance(layer, entry)
-    return bool(entry(layer))
 
 
 def find_weights(root, selection=None, parents=()):
@@ -162,7 +67,7 @@ def _walk(layer, prefix, chain, selection, found, seen):
         if id(variable) in seen:
             continue
         seen.add(id(variable))
-        name = _unique(variable.name, names)
+        name = unique(variable.name, names)
         reason = _reason(layer, variable, chain, selection, claimed)
         found.append(Weight(prefix + name, variable, layer, reason))
     for name, child in named_children(layer):
@@ -270,64 +175,3 @@ def has_no_prunable_weights(layer):
     True
     """
     return lookup("prunable", type(layer)) is _nothing
-
-
-def named_children(layer):
-    """Lists the sublayers of a layer with names that every copy gives them.
-
-    A sublayer is called by the attribute that holds it, since automatic layer
-    names change from one process to the next. Layers of a Functional or
-    Sequential model need no attribute: they go by the names that the user gave
-    them, or by their places.
-
-    Args:
-        layer: A layer or model.
-
-    Returns:
-        List of pairs (name, sublayer), in the order in which Keras tracks them.
-
-    Example:
-    >>> bidirectional = keras.layers.Bidirectional(keras.layers.LSTM(2))
-    >>> [name for name, _ in named_children(bidirectional)]
-    ['forward_layer', 'backward_layer']
-    """
-    attributes = {}
-    if not hasattr(layer, "_operations") and not isinstance(layer, keras.Sequential):
-        for name, value in vars(layer).items():
-            if not name.startswith(_BOOKKEEPING):
-                _name_layers(name.lstrip("_"), value, attributes)
-    children = [c for c in layer._layers if not isinstance(c, layers.InputLayer)]
-    taken, named = set(), []
-    for place, child in enumerate(children):
-        name = f"layers.{place}" if _has_automatic_name(child) else child.name
-        named.append((_unique(attributes.get(id(child), name), taken), child))
-    return named
-
-
-def _has_automatic_name(layer):
-    name = re.escape(to_snake_case(type(layer).__name__))
-    return re.fullmatch(rf"{name}(_\d+)?", layer.name) is not None
-
-
-# Attributes in which Keras and TensorFlow keep lists of what others hold.
-_BOOKKEEPING = ("_layers", "_functional", "_self_", "_tracker")
-
-
-def _name_layers(name, value, attributes):
-    if isinstance(value, keras.Layer):
-        attributes.setdefault(id(value), name)
-    elif isinstance(value, dict):
-        for key, item in value.items():
-            _name_layers(f"{name}.{key}", item, attributes)
-    elif isinstance(value, (list, tuple)):
-        for i, item in enumerate(value):
-            _name_layers(f"{name}.{i}", item, attributes)
-
-
-def _unique(name, taken):
-    candidate, number = name, 1
-    while candidate in taken:
-        number += 1
-        candidate = f"{name}_{number}"
-    taken.add(candidate)
-    return candidate

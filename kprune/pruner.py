@@ -1,9 +1,16 @@
 """`Pruner`: carries out the mask updates that a schedule asks for."""
 
-from kprune import mask_store, memory, registry
-from kprune.preflight import as_criterion, check_clocks, check_parts, check_pruned
+from kprune import memory, registry, whole_model
+from kprune.preflight import (
+    as_criterion,
+    by_stage,
+    check_clocks,
+    check_forgetting,
+    check_parts,
+    check_pruned,
+)
 from kprune.tracking import follow
-from kprune.updates import Updater, fraction_removed
+from kprune.updates import fraction_removed, updaters
 from kprune.weight_access import as_array
 
 
@@ -23,8 +30,9 @@ class Pruner:
     Args:
         model: A model that `kprune.prune` has made.
         schedule: A `Schedule`.
-        criterion: Name, object or function of a weight, how weights are scored.
-            Defaults to `"magnitude"`.
+        criterion: Name, object or function of a weight, how weights are scored; a
+            pair of them, one for each stage, with a `TwoStageSchedule`. Defaults to
+            `"magnitude"`.
         scope: Name or object, which weights compete: `"layer_wise"` or
             `"global"`. Defaults to `"layer_wise"`.
         origin: Int, the clock from which the schedule's steps count. Defaults to
@@ -70,6 +78,7 @@ class Pruner:
         self.model = model
         self.schedule = registry.get("schedules", schedule)
         self.criterion = as_criterion(criterion)
+        self._criteria = by_stage(self.criterion, self.schedule)
         self.scope = registry.get("scopes", scope)
         self.regrowth = regrowth and registry.get("regrowths", regrowth)
         if self.regrowth is not None and self.regrowth.end_step is None:
@@ -81,13 +90,13 @@ class Pruner:
         self.held = False
         self.sparsity = 0.0
         self._check_parts()
-        self._updater = Updater(
-            model, self.criterion, self.scope, self.regrowth, calibration_data
+        self._updaters = updaters(
+            model, self._criteria, self.scope, self.regrowth, calibration_data
         )
-        self._follow()
-        self._stores = mask_store.stores(model)
+        self._stores = whole_model.stores(model)
         self._clocks = {store.clock for store in self._stores}
         self._brings_back = self.schedule.lowers or self.regrowth is not None
+        self._prepare_training()
         self._done = _NOTHING_YET
 
     @property
@@ -114,7 +123,7 @@ class Pruner:
                 criterion wants of it can't be had.
         """
         if getattr(self.model, "optimizer", None) is not self._optimizer:
-            self._follow()  # the model was compiled anew
+            self._prepare_training()  # the model was compiled anew
         clock = self.clock
         if self.held or not any(store.entries for store in self._stores):
             return clock  # a Sequential that its first batch is about to build
@@ -122,13 +131,15 @@ class Pruner:
         if first:
             check_clocks(self.model)
             self._check_parts()
+            for updater in self._updaters[1:]:
+                updater.rehearse()  # says now what would be wrong later
         due = self._latest(clock - self.origin)
         if first or due != self._done:
             if self._brings_back:
                 self._update_once(due)
             else:
                 sparsity = 0.0 if due is None else self.schedule(due)
-                self.sparsity = self._updater.update(sparsity)
+                self.sparsity = self._updater(due).update(sparsity)
             self._done = due
             self.synchronize()
         return clock
@@ -153,7 +164,7 @@ class Pruner:
     def synchronize(self):
         """Brings clocks that stood still, of frozen layers, up to the model's."""
         if len(self._clocks) > 1:
-            mask_store.set_clock(self.model, self.clock)
+            whole_model.set_clock(self.model, self.clock)
 
     def measure(self):
         """Reads the sparsity off the masks, where others may have set weights.
@@ -161,7 +172,7 @@ class Pruner:
         Returns:
             Float, the fraction of zeros in the weights that are being pruned.
         """
-        trained = self._updater.trained()
+        trained = whole_model.trained_weights(self.model)
         self.sparsity = fraction_removed([as_array(e.mask) for _, e in trained])
         return self.sparsity
 
@@ -169,13 +180,25 @@ class Pruner:
         """Looks at the model anew, after others have set its masks and its clock."""
         self._done = _NOTHING_YET
 
-    def _follow(self):
-        follow(self.model, kinds_to_follow(self.criterion, self.regrowth))
+    def _prepare_training(self):
+        kinds = kinds_to_follow(self._criteria, self.regrowth)
+        follow(self.model, kinds)
+        if self._brings_back:
+            memory.prepare(self.model)
+            if "shadow" not in kinds:
+                check_forgetting(self.model)
+        if self.regrowth:
+            self.regrowth.prepare(self.model)
         self._optimizer = getattr(self.model, "optimizer", None)
 
     def _check_parts(self):
-        parts = (self.criterion, self.scope, self.regrowth)
+        parts = (self._criteria, self.scope, self.regrowth)
         check_parts(self.model, *parts, self.schedule.highest)
+
+    def _updater(self, due):
+        """Returns the `Updater` of the stage that an update belongs to."""
+        begun = [s for s in self.schedule.stage_steps if due is not None and due >= s]
+        return self._updaters[min(len(begun), len(self._updaters) - 1)]
 
     def _parts(self):
         return [self.schedule] + ([self.regrowth] if self.regrowth else [])
@@ -190,40 +213,48 @@ class Pruner:
         last = memory.last_update(self.model, self.origin)
         before = self.measure()
         if due is None:
-            self._updater.rehearse()  # says now what would be wrong later
-        if due is None or last is not None and due <= last:
+            self._updater(due).rehearse()
             return
-        asked = self.schedule.last_due(due)
-        sparsity = 0.0 if asked is None else self.schedule(asked)
-        self.sparsity = self._updater.update(
-            sparsity,
+        asked = self._asked(due, last)
+        if last is not None and due <= last.step and asked == last.asked:
+            return
+        self.sparsity = self._updater(due).update(
+            asked,
             due,
-            regrows=self._regrows(due, last),
-            reopens=self.schedule.lowers and sparsity < self._asked_before(last),
+            regrows=self._regrows(due, last, asked),
+            reopens=last is not None and asked < last.asked,
         )
-        memory.note_update(self.model, self.origin)
+        memory.note_update(self.model, self.origin, asked, self.sparsity)
         if self.regrowth:
             self.regrowth.carried_out(self.model, due, self.sparsity > before)
 
-    def _regrows(self, due, last):
+    def _asked(self, due, last):
+        """Returns the sparsity that is due; a schedule that only rises never falls.
+
+        That of a later `fit` begins at zero, perhaps.
+        """
+        asked = self.schedule.last_due(due)
+        sparsity = 0.0 if asked is None else float(self.schedule(asked))
+        if last is None or self.schedule.lowers:
+            return sparsity
+        return max(sparsity, last.asked)
+
+    def _regrows(self, due, last, asked):
         """Tells whether the regrowth takes part in what has come due since `last`."""
         if self.regrowth is None:
             return False
         dues = [self.regrowth.last_due(due)]
         if self.regrowth.follows_schedule:
+            if last is not None and asked != last.asked:
+                return True
             dues.append(self.schedule.last_due(due))
-        return any(d is not None and (last is None or d > last) for d in dues)
-
-    def _asked_before(self, last):
-        """Returns the sparsity that was asked for when the last update was made."""
-        due = None if last is None else self.schedule.last_due(last)
-        return 0.0 if due is None else self.schedule(due)
+        return any(d is not None and (last is None or d > last.step) for d in dues)
 
 
 _NOTHING_YET = object()
 
 
-def kinds_to_follow(criterion, regrowth):
-    """Returns the kinds of what a criterion and a regrowth want to have followed."""
-    kinds = getattr(criterion, "requires", ())
-    return kinds if regrowth is None else (*kinds, *regrowth.tracks)
+def kinds_to_follow(criteria, regrowth):
+    """Returns the kinds of what criteria and a regrowth want to have followed."""
+    kinds = [kind for part in criteria for kind in getattr(part, "requires", ())]
+    return kinds if regrowth is None else [*kinds, *regrowth.tracks]

@@ -2,12 +2,13 @@
 
 import numpy as np
 
-from kprune import mask_store
+from kprune import whole_model
 from kprune.arguments import check_whole
 from kprune.memory import NOT_YET
-from kprune.optimizer_slots import made_anew, plain_optimizer, restart
+from kprune.optimizer_slots import made_anew, restart
 from kprune.registry import register
 from kprune.regrowth import Regrowth
+from kprune.tracking import optimizers_of
 from kprune.weight_access import as_array
 
 
@@ -54,11 +55,21 @@ class Rewind(Regrowth):
         """Returns the masks that the schedule asks for."""
         return update.prune()
 
+    def prepare(self, model):
+        """Makes room for the early weights, into which a checkpoint can be read."""
+        tracked = whole_model.stores(model)[0].tracked
+        if tracked.get("early_step") is None:
+            tracked.hold("early_step", np.asarray(NOT_YET, "int64"))
+            for number, variable in enumerate(_weights(model)):
+                tracked.hold(
+                    f"early_{number}", np.zeros(variable.shape, variable.dtype)
+                )
+
     def carried_out(self, model, step, changed):
         """Takes the weights when their step has come; later brings them back."""
         if step < self.step:
             return
-        tracked = mask_store.stores(model)[0].tracked
+        tracked = whole_model.stores(model)[0].tracked
         taken = tracked.get("early_step")
         if taken is None or as_array(taken) == NOT_YET:
             _take(model, tracked)
@@ -70,9 +81,9 @@ class Rewind(Regrowth):
 
 
 def _take(model, tracked):
-    for optimizer in _optimizers(model):
+    for optimizer in optimizers_of(model):
         made_anew(optimizer)  # can it be, when weights are brought back?
-    steps = [int(as_array(optimizer._iterations)) for optimizer in _optimizers(model)]
+    steps = [int(as_array(optimizer._iterations)) for optimizer in optimizers_of(model)]
     _note(tracked, "early_step", np.asarray(max(steps, default=0), "int64"))
     for number, variable in enumerate(_weights(model)):
         _note(tracked, f"early_{number}", as_array(variable))
@@ -89,10 +100,10 @@ def _bring_back(model, tracked):
     for variable, early in zip(weights, taken, strict=True):
         if variable.trainable:
             variable.assign(early)
-    for store in mask_store.stores(model):
+    for store in whole_model.stores(model):
         for entry in store.entries:
             entry.variable.assign(entry.held(entry.variable))
-    for optimizer in _optimizers(model):
+    for optimizer in optimizers_of(model):
         restart(optimizer, int(as_array(tracked.get("early_step"))))
 
 
@@ -111,12 +122,3 @@ def _weights(model):
     """Lists what is trained or was before it was frozen, always in one order."""
     found = [v for layer in model._flatten_layers() for v in layer._trainable_variables]
     return list({id(variable): variable for variable in found}.values())
-
-
-def _optimizers(model):
-    """Lists the optimizers that have trained a model, in `fit` or in another loop."""
-    found = [getattr(model, "optimizer", None)]
-    for store in mask_store.stores(model):
-        found += [entry.variable.constraint.optimizer for entry in store.entries]
-    plain = [plain_optimizer(optimizer) for optimizer in found if optimizer is not None]
-    return list({id(optimizer): optimizer for optimizer in plain}.values())

@@ -5,14 +5,13 @@ import numbers
 import sys
 import zlib
 
-import keras
 import numpy as np
 
-from kprune import mask_store
+from kprune import whole_model
 from kprune.arguments import check_whole
-from kprune.memory import NOT_YET
-from kprune.optimizer_slots import plain_optimizer, restart
+from kprune.memory import NOT_YET, has_removed
 from kprune.registry import Configurable
+from kprune.snapshot import Snapshot, drop
 from kprune.weight_access import as_array
 
 _SMALLER_IS_BETTER = ("loss", "error", "mae", "mse", "perplexity")
@@ -23,10 +22,11 @@ class Rollback(Configurable):
     """Says how much a metric may suffer before pruning goes back and stops.
 
     A `PruningCallback` looks at the metric after every epoch. While it stays within
-    the tolerance, weights, masks, the optimizer's state and the clock are kept aside,
-    in memory. When it does not, they are brought back bit for bit, and the sparsity
-    is raised no further; training goes on with those masks. A model remembers it: a
-    later `fit` with the same `Rollback` is held too, one with another begins anew.
+    the tolerance, weights, masks, the optimizer's state and the clock are kept aside:
+    in memory, and in the model while patience lasts, for a run that is resumed then.
+    When it does not, they are brought back bit for bit, and the sparsity is raised no
+    further; training goes on with those masks. A model remembers it: a later `fit`
+    with the same `Rollback` is held too, one with another begins anew.
 
     Args:
         monitor: String, a metric in the logs of `fit`, as in `"val_accuracy"`.
@@ -108,13 +108,14 @@ class Guard:
     def __init__(self, rollback, pruner):
         self.rollback = rollback
         self.pruner = pruner
-        tracked = mask_store.stores(pruner.model)[0].tracked
+        tracked = whole_model.stores(pruner.model)[0].tracked
         empty = np.array([math.nan, False, NOT_YET, 0, 0], "float64")
         self._state = tracked.hold("rollback", empty)
         self._begin_unless_known()
-        # A run that is resumed where all was well has to have a way back, too.
+        # A run that is resumed has to have a way back, too.
         is_good = self._bad_epochs == 0 and not self.held
-        self._snapshot = _values(pruner.model) if is_good else None
+        model = pruner.model
+        self._snapshot = Snapshot(model) if is_good else Snapshot.found_in(model)
         pruner.held = self.held
 
     def _begin_unless_known(self):
@@ -127,6 +128,7 @@ class Guard:
             return
         if reference is None:
             reference = self.reference if metric == last_metric else math.nan
+        drop(self.pruner.model)  # it is the other's
         self._state.assign([reference, False, NOT_YET, metric, whole])
 
     def _note(self, reference, held, bad_epochs):
@@ -186,23 +188,34 @@ class Guard:
                 "and pass `validation_data` for one that begins with 'val_'."
             )
         value = float(logs[name])
-        if self.pruner.measure() == 0 and self.rollback.reference is None:
+        if self._is_before_pruning():
             self._note(value, self.held, self._bad_epochs)
         self.check_reference(0.0)
         if self.rollback.keeps(value, self.reference):
             self._note(self.reference, self.held, 0)
-            self._snapshot = _values(self.pruner.model)
+            drop(self.pruner.model)
+            self._snapshot = Snapshot(self.pruner.model)
             return None
         self._note(self.reference, self.held, max(self._bad_epochs, 0) + 1)
         if self._bad_epochs <= self.rollback.patience:
+            if self._snapshot is not None:  # the run may be resumed from here
+                self._snapshot.put_into(self.pruner.model)
             return None
         return self._go_back(value)
 
+    def _is_before_pruning(self):
+        """Tells whether the epoch's metric is that of the model without pruning.
+
+        A dense phase between sparse ones is none.
+        """
+        if self.rollback.reference is not None or self.pruner.measure() > 0:
+            return False
+        return math.isnan(self.reference) or not has_removed(self.pruner.model)
+
     def _go_back(self, value):
         if self._snapshot is not None:
-            _forget_since(self.pruner.model, self._snapshot)
-            for variable, kept in self._snapshot:
-                variable.assign(kept)
+            self._snapshot.bring_back(self.pruner.model)
+            drop(self.pruner.model)
             self.pruner.start_over()
         self._note(self.reference, True, 0)
         self.pruner.held = True
@@ -213,27 +226,6 @@ class Guard:
             f"sparsity {self.pruner.measure():.4g} of step {self.pruner.clock}, which "
             "is raised no further."
         )
-
-
-def _variables(model):
-    optimizer = getattr(model, "optimizer", None)
-    return model.variables + ([] if optimizer is None else optimizer.variables)
-
-
-def _values(model):
-    return [(v, keras.ops.convert_to_numpy(v).copy()) for v in _variables(model)]
-
-
-def _forget_since(model, snapshot):
-    """Empties what was made after a snapshot, which does not hold it."""
-    known = {id(variable) for variable, _ in snapshot}
-    for store in mask_store.stores(model):
-        for variable in store.tracked.variables_by_name.values():
-            if id(variable) not in known:
-                variable.assign(np.full(variable.shape, NOT_YET, variable.dtype))
-    optimizer = plain_optimizer(getattr(model, "optimizer", None))
-    if optimizer is not None and any(id(v) not in known for v in optimizer.variables):
-        restart(optimizer, 0)
 
 
 def _skips_validation(logs):

@@ -55,6 +55,17 @@ class Tracked(keras.Layer):
         """Returns the variable of a name, or `None`."""
         return self.variables_by_name.get(name)
 
+    def release(self, variable):
+        """Gives a variable up, so that it is saved no longer.
+
+        Args:
+            variable: What `hold` has returned.
+        """
+        self._untrack_variable(variable)
+        del self.variables_by_name[variable.name]
+        # That of `keras.Layer` would collect all garbage of the process each time.
+        super(keras.Layer, self).__delattr__(variable.name)
+
     def hold_like(self, other):
         """Makes the variables that another such layer has."""
         for name, variable in other.variables_by_name.items():

@@ -7,14 +7,16 @@ compiled. They are part of the model: saved, loaded, and taken off by `strip`.
 import numpy as np
 import tensorflow as tf
 
-from kprune import mask_store
+from kprune import whole_model
 from kprune.optimizer_slots import plain_optimizer
 from kprune.registry import keys, lookup, register
 from kprune.weight_access import as_array
 
 
 def follow(model, kinds):
-    """Follows what some methods need through the training steps to come.
+    """Follows what some methods need through the training steps to come, no more.
+
+    What was followed for a method that is no longer in use is let go.
 
     Args:
         model: A pruned model, built. Its training step is compiled anew if need be.
@@ -25,35 +27,72 @@ def follow(model, kinds):
         ValueError: If the model is trained on several replicas, is not built, or if
             it is not compiled with the optimizer whose gradients are wanted.
     """
-    kinds = [kind for kind in kinds if kind in keys("trackers")]
-    if not kinds:
-        return
-    _check(model, kinds)
-    entries = [entry for store in mask_store.stores(model) for entry in store.entries]
-    changed = [lookup("trackers", kind)(model, entries) for kind in kinds]
+    wanted = [kind for kind in kinds if kind in keys("trackers")]
+    entries = _entries(model)
+    changed = [_let_go(model, entries, k) for k in keys("trackers") if k not in wanted]
+    if wanted:
+        _check(model, wanted)
+    changed += [lookup("trackers", kind)(model, entries) for kind in wanted]
     if any(changed) and getattr(model, "train_function", None) is not None:
-        model.make_train_function(force=True)  # the old one is traced without them
+        model.make_train_function(force=True)  # the old one is traced as it was
 
 
-def check_followed(entries, kinds):
-    """Raises if nothing has been seen of what shall decide.
+def optimizers_of(model):
+    """Lists the optimizers that train a model, in `fit` or in another loop.
 
     Args:
-        entries: List of `MaskedWeight`, those that shall be pruned.
+        model: A pruned model.
+
+    Returns:
+        List of Keras optimizers, without those that scale the loss around them.
+    """
+    found = [getattr(model, "optimizer", None)]
+    found += [entry.variable.constraint.optimizer for entry in _entries(model)]
+    plain = [plain_optimizer(optimizer) for optimizer in found if optimizer is not None]
+    return list({id(optimizer): optimizer for optimizer in plain}.values())
+
+
+def _entries(model):
+    return [entry for store in whole_model.stores(model) for entry in store.entries]
+
+
+def _let_go(model, entries, kind):
+    """Drops what was followed; tells whether there was anything."""
+    held = [entry for entry in entries if entry.tracked_as(kind) is not None]
+    for entry in held:
+        entry.tracked.release(entry.tracked_as(kind))
+    if kind == "movement":
+        for optimizer in optimizers_of(model):
+            _unwatch(optimizer)
+    return bool(held)
+
+
+def check_followed(changes, kinds):
+    """Raises if weights shall go of which nothing has been seen that decides.
+
+    Args:
+        changes: Sequence of triples of a `MaskedWeight`, its present mask and the one
+            that shall follow.
         kinds: Sequence of strings, what is wanted of them.
 
     Raises:
-        ValueError: If weights shall be ranked by movements and none has moved.
+        ValueError: If weights of a layer were ranked by movements and none has moved.
     """
     if "movement" not in kinds:
         return
-    sums = [entry.tracked_as("movement") for entry in entries]
-    if not any(np.any(as_array(total)) for total in sums):
+    still = [
+        repr(str(entry.name))
+        for entry, present, found in changes
+        if (present & ~found).any() and not as_array(entry.tracked_as("movement")).any()
+    ]
+    if still:
         raise ValueError(
-            "Weights shall be removed by their movement, and none has been seen. "
-            "Either nothing was trained yet with this criterion: let the schedule "
-            "start later, such as with `begin_step=100`. Or another optimizer updates "
-            "the weights: use `model.optimizer` in a training loop of your own."
+            f"Weights of {', '.join(still)} shall be removed by their movement, and "
+            "none has been seen. Either they were not trained yet with this criterion: "
+            "let the schedule start later, such as with `begin_step=100`. Or another "
+            "optimizer updates them: use `model.optimizer` in a training loop of your "
+            "own. Or no gradient comes to them: leave the layer out, by `kprune.prune("
+            "model, skip=...)` or `trainable = False`."
         )
 
 
@@ -102,6 +141,15 @@ def _follow_movement(model, entries):
     return True
 
 
+def _unwatch(optimizer):
+    """Gives an optimizer back the `apply` that it had."""
+    watched = vars(optimizer).get("apply")
+    if isinstance(watched, _Watched):
+        del optimizer.apply
+        if watched.own is not None:
+            optimizer.apply = watched.own
+
+
 class _Watched:
     """The `apply` of an optimizer that adds up movements before it updates weights.
 
@@ -111,6 +159,7 @@ class _Watched:
     def __init__(self, optimizer, sums):
         self.optimizer = optimizer
         self.sums = sums
+        self.own = vars(optimizer).get("apply")  # beside that of its class
         self._apply = optimizer.apply
 
     def __call__(self, grads, trainable_variables=None):

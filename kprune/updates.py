@@ -2,14 +2,34 @@
 
 import numpy as np
 
-from kprune import mask_store
+from kprune import whole_model
 from kprune.calibration import Calibration
 from kprune.layout import layout_of
 from kprune.optimizer_slots import average_of, clean
 from kprune.regrowth import Update
 from kprune.ties import ties_of
-from kprune.tracking import check_followed
+from kprune.tracking import check_followed, optimizers_of
 from kprune.weight_access import as_array, write, write_masked
+
+
+def updaters(model, criteria, scope, regrowth, calibration_data):
+    """Returns an `Updater` for each criterion; all read the same calibration data.
+
+    Args:
+        model: A pruned model.
+        criteria: Sequence of criteria, one for each stage of a schedule.
+        scope: As for `Updater`.
+        regrowth: As for `Updater`.
+        calibration_data: As for `Updater`.
+
+    Returns:
+        List of `Updater`; the last one's `calibration_data` has been checked for all.
+    """
+    made, data = [], calibration_data
+    for criterion in criteria:
+        made.append(Updater(model, criterion, scope, regrowth, data))
+        data = made[-1].calibration_data
+    return made
 
 
 class Updater:
@@ -20,7 +40,12 @@ class Updater:
         criterion: `Criterion`, or a function of a weight.
         scope: `Scope`.
         regrowth: `Regrowth` or `None`.
-        calibration_data: What `kprune.calibration.CalibrationData` takes, or `None`.
+        calibration_data: What `kprune.calibration.CalibrationData` takes, or one, or
+            `None`.
+
+    Attributes:
+        calibration_data: `CalibrationData` that has been checked. As given, if it is
+            not looked at.
 
     Raises:
         ValueError: If calibration data is missing.
@@ -33,13 +58,15 @@ class Updater:
         self.regrowth = regrowth
         self._requires = requires = getattr(criterion, "requires", ())
         self._calibration = Calibration(model, requires, calibration_data)
+        self.calibration_data = self._calibration.data
         if regrowth is not None:
             both = dict.fromkeys((*requires, *regrowth.requires))
-            self._growing = Calibration(model, both, calibration_data)
+            self._growing = Calibration(model, both, self.calibration_data)
+            self.calibration_data = self._growing.data
 
     def trained(self):
         """Lists pairs of a store and an entry, for the weights that are trained."""
-        return mask_store.trained_weights(self.model)
+        return whole_model.trained_weights(self.model)
 
     def update(self, sparsity, step=0, *, regrows=False, reopens=False):
         """Carries out an update.
@@ -55,17 +82,17 @@ class Updater:
             Float, the fraction of zeros.
 
         Raises:
-            ValueError: If a weight is NaN or infinite, or if its movement shall
-                decide and none has been seen.
+            ValueError: If a weight is NaN or infinite, or if movements shall decide
+                and none has been seen in a layer.
         """
         pruned = self.trained()
-        if sparsity > 0:
-            check_followed([entry for _, entry in pruned], self._requires)
         weights = [as_array(entry.variable) for _, entry in pruned]
         present = [as_array(entry.mask) for _, entry in pruned]
         masks = list(
             self._masks(pruned, weights, present, sparsity, step, regrows, reopens)
         )
+        entries = [entry for _, entry in pruned]
+        check_followed(zip(entries, present, masks, strict=True), self._requires)
         del present
         fraction, written = fraction_removed(masks), set()
         for (_, entry), mask in zip(pruned, masks, strict=True):
@@ -137,7 +164,7 @@ class Updater:
         has_learnt = "shadow" in getattr(self.regrowth, "tracks", ())
         shadow = entry.tracked_as("shadow") if has_learnt else None
         if shadow is None:
-            for optimizer in _optimizers(self.model, entry):
+            for optimizer in optimizers_of(self.model):
                 clean(optimizer, entry.variable, opened)
             return weight
         learnt = as_array(shadow)  # all the time, and so has the optimizer
@@ -146,12 +173,6 @@ class Updater:
             write(average, np.where(opened, learnt, as_array(average)))
         write(entry.variable, np.where(opened, learnt, weight))
         return np.where(opened, learnt, weight)
-
-
-def _optimizers(model, entry):
-    """Lists the optimizers that may have trained a weight."""
-    found = (getattr(model, "optimizer", None), entry.variable.constraint.optimizer)
-    return {id(o): o for o in found if o is not None}.values()
 
 
 def _canonical(layouts, arrays):

@@ -62,7 +62,7 @@ class PruningWrapper(DelegatingWrapper):
         """Narrows the weights to mask, as long as the layer is not built.
 
         Args:
-            selection: `prunable.Selection`.
+            selection: `layer_choice.Selection`.
             parents: Sequence of the models around the layer.
         """
         self._find = functools.partial(

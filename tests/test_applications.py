@@ -12,7 +12,7 @@ import pytest
 from keras import applications
 
 import kprune
-from tests.layer_cases import assert_equal, assert_plain, entries, zeros_of
+from tests.checks import assert_equal, assert_plain, entries, zeros_of
 
 # The smallest variant of each family, and the smallest input it takes.
 FAMILIES = {

@@ -6,7 +6,8 @@ import pytest
 import tensorflow as tf
 
 import kprune
-from kprune.mask_store import clock_of
+from kprune.whole_model import clock_of
+from tests.checks import zeros_of
 from tests.training_helpers import (
     BATCH,
     BATCHES,
@@ -17,7 +18,6 @@ from tests.training_helpers import (
     fit,
     network,
     polynomial,
-    zeros_of,
 )
 
 DONE = {"hidden": 72, "head": 36}

@@ -12,7 +12,7 @@ import pytest
 from keras import layers
 
 import kprune
-from kprune import mask_store, registry
+from kprune import registry, whole_model
 
 SPARSITY = 0.4
 # What constructors of parts need, and where the defaults ask for more than there is.
@@ -108,7 +108,7 @@ class Bench:
         self.y = rng.integers(0, 3, 8)
         self.train()
         self._beginning = {id(v): v.numpy() for v in self.model.variables}
-        for store in mask_store.stores(self.model):
+        for store in whole_model.stores(self.model):
             self._beginning[id(store.clock.variable)] = 0
         self.switch = Switch()
         self._pruners = {}
@@ -117,7 +117,7 @@ class Bench:
         self.model.train_on_batch(self.x, self.y)
 
     def entries(self):
-        stores = mask_store.stores(self.model)
+        stores = whole_model.stores(self.model)
         return [entry for store in stores for entry in store.entries]
 
     def masks(self):
@@ -128,7 +128,7 @@ class Bench:
 
     def begin(self, granularity, scope):
         """Puts all back; methods have tracked nothing and updated at no step."""
-        for store in mask_store.stores(self.model):
+        for store in whole_model.stores(self.model):
             store.granularity = usual("granularities", granularity)
             tracked = store.tracked.variables_by_name
             for name in [name for name in tracked if name.startswith("early")]:
@@ -495,7 +495,7 @@ def test_what_has_no_meaning_today():
 def test_a_criterion_of_output_channels_has_no_meaning_for_input_channels():
     model = bench("channel")
     model.begin("channel", "layer_wise")
-    for store in mask_store.stores(model.model):
+    for store in whole_model.stores(model.model):
         store.granularity = kprune.Channel(-2)
 
     assert_refused(model, r"kprune.Channel\(-1\)", criterion="geometric_median")

@@ -8,9 +8,10 @@ import pytest
 import tensorflow as tf
 
 import kprune
-from kprune import mask_store
-from kprune.mask_store import clock_of
+from kprune import whole_model
 from kprune.optimizer_slots import slots_of
+from kprune.whole_model import clock_of
+from tests.checks import entries
 from tests.training_helpers import (
     BATCH,
     BATCHES,
@@ -18,7 +19,6 @@ from tests.training_helpers import (
     assert_masked,
     counts,
     data,
-    entries,
     network,
 )
 
@@ -176,7 +176,7 @@ def pruning_by(name):
 
 def sorted_state(model):
     """A file does not tell in which order tracked variables were made."""
-    tracked = [s.tracked.variables_by_name for s in mask_store.stores(model)]
+    tracked = [s.tracked.variables_by_name for s in whole_model.stores(model)]
     tracked = [dict(sorted(by_name.items())) for by_name in tracked]
     names = {id(v) for by_name in tracked for v in by_name.values()}
     others = [v for v in model.variables if id(v) not in names]
@@ -203,7 +203,7 @@ def test_a_run_goes_on_from_a_file_bit_for_bit(name, tmp_path):
     resumed = keras.saving.load_model(tmp_path / "half.keras")
     fit(resumed, pruning_by(name), initial_epoch=1)
 
-    assert mask_store.clock_of(resumed) == 24
+    assert whole_model.clock_of(resumed) == 24
     assert counts_of_masks(resumed) == DONE
     np.testing.assert_equal(sorted_state(resumed), sorted_state(whole))
     plain = kprune.strip(resumed)
@@ -481,7 +481,7 @@ def test_kept_weights_go_back_and_the_optimizer_begins_anew(step):
 
     class Biases(keras.callbacks.Callback):
         def on_train_batch_begin(self, batch, logs=None):
-            clock = mask_store.clock_of(self.model)
+            clock = whole_model.clock_of(self.model)
             iterations = int(self.model.optimizer.iterations)
             seen[clock] = (self.model.get_layer("head").bias.numpy(), iterations)
 

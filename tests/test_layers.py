@@ -6,20 +6,18 @@ import pytest
 from keras import layers
 
 import kprune
-from kprune import mask_store
+from kprune import whole_model
 from tests import make_layer_table
-from tests.layer_cases import (
-    CASES,
+from tests.checks import (
     assert_equal,
     assert_plain,
     assert_shares_nothing,
     entries,
-    find,
-    normal,
     pruned_at_once,
     values,
     zeros_of,
 )
+from tests.layer_cases import CASES, find, normal
 from tests.processes import run_script
 from tests.training_helpers import build_optimizer
 
@@ -122,13 +120,13 @@ def test_layer_trains_to_the_target_and_goes_on_after_loading(case, tmp_path):
         sum(zeros_of(size, TARGET) for size in sizes) / sum(sizes)
     )
     assert_equal(loaded.predict_on_batch(x), pruned.predict_on_batch(x))
-    assert mask_store.clock_of(loaded) == 8
+    assert whole_model.clock_of(loaded) == 8
     masks = [np.array(entry.mask) for entry in entries(loaded)]
     before = [np.array(entry.variable) for entry in entries(loaded)]
 
     train(loaded, case, epochs=1)
 
-    assert mask_store.clock_of(loaded) == 12
+    assert whole_model.clock_of(loaded) == 12
     assert_equal([np.array(entry.mask) for entry in entries(loaded)], masks)
     for entry, old in zip(entries(loaded), before, strict=True):
         assert_masked(entry)

@@ -10,8 +10,9 @@ import pytest
 import tensorflow as tf
 
 import kprune
-from kprune.mask_store import clock_of
+from kprune.whole_model import clock_of
 from tests import training_helpers
+from tests.checks import zeros_of
 from tests.processes import run_script
 from tests.training_helpers import (
     BATCH,
@@ -23,7 +24,6 @@ from tests.training_helpers import (
     data,
     network,
     polynomial,
-    zeros_of,
 )
 
 # Updates are due at 0, 5, 10, 15 and, off the grid, at 17; an epoch has 12 steps.
@@ -171,10 +171,10 @@ for name in ("graph", "subclass"):
         np.testing.assert_array_equal(variable.numpy(), stored[f"arr_{i}"])
     np.testing.assert_allclose(
         model.predict(x, verbose=0), np.load(f"{folder}/{name}.npy"), atol=1e-6)
-    assert kprune.mask_store.clock_of(model) == 12
+    assert kprune.whole_model.clock_of(model) == 12
     model.fit(x, model.predict(x, verbose=0) + 1, batch_size=8, epochs=1, verbose=0,
         callbacks=[kprune.PruningCallback(kprune.ConstantSchedule(0.75, 15))])
-    assert kprune.mask_store.clock_of(model) == 24
+    assert kprune.whole_model.clock_of(model) == 24
     plain = kprune.strip(model)
     zeros = [int((v.numpy() == 0).sum()) for v in plain.variables if len(v.shape) > 1]
     assert zeros == [72, 36], zeros
@@ -242,7 +242,7 @@ def run(backup, *others):
     else:
         backups.insert(0, pruning)
     history = model.fit(x, y, epochs=4, callbacks=[*backups, *others], **options)
-    assert kprune.mask_store.clock_of(model) == 60
+    assert kprune.whole_model.clock_of(model) == 60
     assert counts(model) == {"hidden": 86, "head": 43}
     return model, len(history.history["loss"])
 

@@ -15,7 +15,7 @@ from kprune import (
     compute_masks,
 )
 from kprune.granularity import Units
-from tests.layer_cases import zeros_of
+from tests.checks import zeros_of
 
 
 def by_sorting(scores, sparsity):

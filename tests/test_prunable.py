@@ -4,8 +4,10 @@ from keras import layers
 
 import kprune
 from kprune import registry
-from kprune.prunable import Selection, find_weights, named_children
-from tests.layer_cases import entries, normal, pruned_at_once
+from kprune.layer_choice import Selection
+from kprune.prunable import find_weights
+from tests.checks import entries, pruned_at_once
+from tests.layer_cases import normal
 
 
 def reasons(root, **kwargs):
@@ -62,54 +64,6 @@ def test_integers_and_vectors_are_no_kernels():
 
     assert found["table"] == "holds int32, no floating-point numbers"
     assert found["scale"] == "a vector, no kernel"
-
-
-def test_sublayers_are_named_by_what_holds_them():
-    class Block(layers.Layer):
-        def __init__(self):
-            super().__init__()
-            self.steps = [layers.Dense(2), layers.Dense(2)]
-            self.by_name = {"left": layers.Dense(2)}
-            self._hidden = layers.Dense(2)
-            self.again = self.steps[0]
-
-    names = [name for name, _ in named_children(Block())]
-
-    assert names == ["steps.0", "steps.1", "by_name.left", "hidden"]
-
-
-def test_layers_of_a_model_go_by_place_unless_the_user_named_them():
-    model = keras.Sequential(
-        [keras.Input((3,)), layers.Dense(2), layers.Dense(2, name="mine")]
-    )
-    twin = keras.Sequential(
-        [keras.Input((3,)), layers.Dense(2), layers.Dense(2, name="mine")]
-    )
-
-    names = [name for name, _ in named_children(model)]
-
-    assert names == ["layers.0", "mine"]
-    assert names == [name for name, _ in named_children(twin)]
-
-
-def test_exact_name_that_reads_as_a_pattern_is_a_name():
-    selection = Selection(only="d[1]", skip="head*")
-    named = layers.Dense(2, name="d[1]")
-
-    assert selection.selects([named])
-    assert not selection.selects([layers.Dense(2, name="head*")])
-    Selection(only="d[1]").check(keras.Sequential([keras.Input((3,)), named]))
-
-
-def test_selection_looks_at_the_layers_around():
-    body = keras.Sequential([layers.Dense(2, name="a")], name="body")
-    dense = body.layers[0]
-
-    assert Selection(only="body").selects([body, dense])
-    assert Selection(only="bod?").selects([body, dense])
-    assert not Selection(skip=keras.Sequential).selects([body, dense])
-    assert not Selection(only="a", skip="body").selects([body, dense])
-    assert Selection(only=[layers.Conv2D, lambda x: x is dense]).selects([body, dense])
 
 
 # What a custom layer says of itself

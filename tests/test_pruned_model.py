@@ -6,45 +6,12 @@ import pytest
 from keras import layers
 
 import kprune
-from kprune import PrunedModel, mask_store
-from tests.layer_cases import (
-    assert_equal,
-    assert_plain,
-    entries,
-    normal,
-    pruned_at_once,
-    values,
-)
+from kprune import PrunedModel, whole_model
+from tests.checks import assert_equal, assert_plain, entries, pruned_at_once, values
+from tests.layer_cases import normal
+from tests.subclassed_models import Net, bare, net
 
 X, Y = normal(6)(32), normal(3)(32)
-
-
-@keras.saving.register_keras_serializable("kprune_tests")
-class Net(keras.Model):
-    def __init__(self, units=8, **kwargs):
-        super().__init__(**kwargs)
-        self.units = units
-        self.body = layers.Dense(units, "relu", name="body")
-        self.heads = {"a": layers.Dense(3, name="head")}
-
-    def build(self, input_shape):
-        self.body.build(input_shape)
-        self.heads["a"].build((None, self.units))
-
-    def call(self, inputs):
-        return self.heads["a"](self.body(inputs))
-
-    def get_config(self):
-        return {**super().get_config(), "units": self.units}
-
-    def twice(self, x):
-        return 2 * self(x)
-
-
-def net():
-    model = Net(name="net")
-    model(X)
-    return model
 
 
 def train(model, epochs=1, callbacks=()):
@@ -97,13 +64,13 @@ def test_masks_and_clock_survive(how, tmp_path):
         new = kprune.prune(net())
         new.load_weights(tmp_path / "m.weights.h5")
 
-    assert mask_store.clock_of(new) == 4
+    assert whole_model.clock_of(new) == 4
     assert_equal(new(X), pruned(X))
     for ours, theirs in zip(entries(new), entries(pruned), strict=True):
         assert ours.mask is not theirs.mask
         assert_equal(ours.mask.numpy(), theirs.mask.numpy())
     train(new)
-    assert mask_store.clock_of(new) == 8
+    assert whole_model.clock_of(new) == 8
     for entry in entries(new):
         assert not entry.variable.numpy()[~entry.mask.numpy()].any()
 
@@ -142,16 +109,7 @@ def test_strip_gives_the_class_back_and_leaves_the_pruned_model():
 
 
 def test_attributes_can_be_added_to_a_model_stripped_in_place():
-    class Bare(keras.Model):
-        def __init__(self, dense):
-            super().__init__()
-            self.dense = dense
-
-        def call(self, inputs):
-            return self.dense(inputs)
-
-    model = Bare(layers.Dense(3))
-    model(X)
+    model = bare()
     with pytest.warns(UserWarning, match="pruned in place"):
         kprune.prune(model)
     with pytest.warns(UserWarning, match="stripped in place"):

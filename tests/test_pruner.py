@@ -4,7 +4,7 @@ import pytest
 import tensorflow as tf
 
 import kprune
-from kprune.mask_store import clock_of
+from kprune.whole_model import clock_of
 from tests.training_helpers import BATCH, assert_equal_states, counts, data, network
 
 

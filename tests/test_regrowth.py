@@ -7,7 +7,8 @@ import pytest
 import kprune
 from kprune.optimizer_slots import clean, slots_of
 from kprune.regrowth import Update
-from tests.training_helpers import entries, network
+from tests.checks import entries
+from tests.training_helpers import network
 
 
 def update(weights, masks, sparsity, step=10, **options):
@@ -52,16 +53,16 @@ def test_the_fraction_of_rigl_falls_as_the_cosine_of_the_paper():
     np.testing.assert_allclose(found, [0.4, quarter, 0.2, 0], atol=1e-12)
 
 
-def test_set_grows_by_seed_step_and_name_alone():
+def test_set_grows_by_seed_step_and_place_alone():
     weights = [np.arange(1, 101) / 100] * 2
     masks = [np.arange(100) >= 50] * 2
 
-    def grown(seed, step):
-        found = list(kprune.SET(0.2, seed=seed)(update(weights, masks, 0.5, step)))
-        return [mask[:50] for mask in found]
+    def grown(seed, step, names=("dense/kernel", "dense_1/kernel")):
+        asked = update(weights, masks, 0.5, step, names=names)
+        return [mask[:50] for mask in kprune.SET(0.2, seed=seed)(asked)]
 
     one, other = grown(0, 10)
-    again = grown(0, 10)
+    again = grown(0, 10, names=("dense_2/kernel", "dense_3/kernel"))  # built anew
     assert 5 <= np.count_nonzero(one) <= 10  # some of what was dropped comes back
     np.testing.assert_array_equal(again, [one, other])
     assert (one != other).any()
@@ -289,21 +290,3 @@ def test_muon_forgets_what_it_keeps_by_the_name_of_a_weight():
     assert list(slots) == ["momentums", "adam_velocities"]
     for slot in slots.values():
         np.testing.assert_array_equal(slot, np.where(where, 0.0, 1.0))
-
-
-class Forgetful(keras.optimizers.SGD):
-    def __init__(self, strength):
-        super().__init__(0.1 * strength, momentum=0.9)
-
-    def get_config(self):
-        return {}
-
-
-def test_an_optimizer_that_can_not_be_made_from_its_config_is_named():
-    model = kprune.prune(network())
-    model.compile(Forgetful(2.0), "mse")
-    rewinding = kprune.Rewind()
-    pruner = kprune.Pruner(model, kprune.ConstantSchedule(0.5, 3), regrowth=rewinding)
-
-    with pytest.raises(ValueError, match="optimizer Forgetful begins with.*strength"):
-        pruner.step()

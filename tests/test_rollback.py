@@ -4,7 +4,7 @@ import pytest
 
 import kprune
 from kprune import memory
-from kprune.mask_store import clock_of
+from kprune.whole_model import clock_of
 from tests.training_helpers import BATCH, counts, data, network
 
 # Updates at the beginnings of the epochs 1, 2, 3 and 4, which have 12 steps.
@@ -180,16 +180,16 @@ def test_a_model_that_was_rolled_back_stays_so_in_another_run(tmp_path):
 def resumed_after(values, rollback, path):
     """Returns a fresh model as another was at the end of its last epoch."""
     keep = keras.callbacks.ModelCheckpoint(path, save_weights_only=True)
-    train(values, rollback, callbacks=[keep])
+    _, tell, _ = train(values, rollback, callbacks=[keep])
     fresh = kprune.prune(network())
     fresh.load_weights(path)
-    return fresh
+    return fresh, tell.states
 
 
 @pytest.mark.filterwarnings("ignore:The run is too short", "ignore:Training ended")
 def test_a_resumed_run_goes_back_to_where_it_was_resumed(tmp_path):
     rollback = kprune.Rollback("val_accuracy", 0.05)
-    resumed = resumed_after([0.9, 0.9], rollback, tmp_path / "half.weights.h5")
+    resumed, _ = resumed_after([0.9, 0.9], rollback, tmp_path / "half.weights.h5")
 
     _, _, sparsity = train(
         [0.5, 0.9, 0.9], rollback, model=resumed, initial_epoch=2, epochs=5
@@ -200,15 +200,44 @@ def test_a_resumed_run_goes_back_to_where_it_was_resumed(tmp_path):
 
 
 @pytest.mark.filterwarnings("ignore:The run is too short", "ignore:Training ended")
-def test_patience_goes_on_in_a_resumed_run(tmp_path):
-    rollback = kprune.Rollback("val_accuracy", 0.05, patience=1)
-    resumed = resumed_after([0.9, 0.5], rollback, tmp_path / "half.weights.h5")
+@pytest.mark.parametrize("patience", [1, 2])
+def test_a_run_resumed_within_its_patience_goes_back_to_before_it(patience, tmp_path):
+    rollback = kprune.Rollback("val_accuracy", 0.05, patience=patience)
+    values = [0.9, 0.9] + [0.5] * patience
+    resumed, states = resumed_after(values, rollback, tmp_path / "half.weights.h5")
+    assert len(resumed.variables) > 2 * len(kprune.prune(network()).variables)
+    epoch = len(values)
 
-    _, _, sparsity = train(
-        [0.5, 0.9, 0.9], rollback, model=resumed, initial_epoch=2, epochs=5
+    model, _, sparsity = train(
+        [0.5], rollback, model=resumed, initial_epoch=epoch, epochs=epoch + 1
     )
 
-    assert sparsity[0] == sparsity[-1] < 0.41  # not 0.6 and 0.8
+    np.testing.assert_allclose(sparsity, [0.2], atol=0.01)
+    for now, good in zip(state_of(model), states[1], strict=True):
+        np.testing.assert_array_equal(now, good)
+
+
+def test_what_patience_keeps_aside_leaves_the_model_with_it(tmp_path):
+    rollback = kprune.Rollback("val_accuracy", 0.05, patience=1)
+    plain = len(kprune.prune(network()).variables)
+
+    recovered, _, _ = train([0.9, 0.5, 0.9, 0.9, 0.9], rollback)
+    waiting, _, _ = train([0.9, 0.9, 0.9, 0.9, 0.5], rollback)
+    waited = len(waiting.variables)
+    train([0.9], None, model=waiting)
+
+    assert len(recovered.variables) == len(waiting.variables) == plain + 1  # its state
+    assert waited > 2 * plain
+
+
+def test_a_dense_phase_is_no_new_reference():
+    # Sparse in the epochs 1 and 3, dense in the epochs 0 and 2.
+    cycles = kprune.CyclicSchedule(0.5, cycles=2, sparse_steps=12, begin_step=12)
+    rollback = kprune.Rollback("val_accuracy", 0.05)
+
+    _, _, sparsity = train([0.9, 0.87, 0.95, 0.87], rollback, schedule=cycles)
+
+    np.testing.assert_allclose(sparsity, [0, 0.5, 0, 0.5])
 
 
 @pytest.mark.filterwarnings("ignore:The run is too short", "ignore:Training ended")

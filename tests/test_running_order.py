@@ -9,8 +9,8 @@ import pytest
 from keras import layers
 
 import kprune
-from kprune.mask_store import trained_weights
 from kprune.scopes.names import WeightName, layer_of
+from kprune.whole_model import trained_weights
 
 
 def body(name="body"):

@@ -443,3 +443,12 @@ def test_numpy_integers_become_plain_ones():
 
     json.dumps(schedule.get_config())
     assert schedule == kprune.PolynomialSchedule(0.5, 1, end_step=9, frequency=2)
+
+
+def test_the_fine_stage_begins_when_the_coarse_rounds_are_over():
+    schedule = kprune.TwoStageSchedule(
+        0.9, 0.75, coarse_rounds=2, coarse_steps=100, fine_rounds=2, begin_step=10
+    )
+
+    assert schedule.stage_steps == (schedule.fine_step,) == (210,)
+    assert kprune.ConstantSchedule(0.9).stage_steps == ()

@@ -7,19 +7,19 @@ import tensorflow as tf
 from keras import layers, ops
 
 import kprune
-from kprune import mask_store
-from tests.layer_cases import (
+from kprune import whole_model
+from tests.checks import (
     assert_equal,
     assert_plain,
     assert_shares_nothing,
     entries,
-    normal,
     pruned_at_once,
-    tokens,
     values,
     zeros_of,
 )
+from tests.layer_cases import normal, tokens
 from tests.processes import run_script
+from tests.subclassed_models import bare
 from tests.training_helpers import OwnStep, build_optimizer
 
 X, Y = normal(6)(32), normal(3)(32)
@@ -295,7 +295,7 @@ def test_subclassed_model_is_pruned_saved_and_stripped(tmp_path):
         "sub/mlp/layers.0/kernel": 0.75,
         "sub/mlp/layers.1/kernel": 0.75,
     }
-    assert mask_store.clock_of(loaded) == 8
+    assert whole_model.clock_of(loaded) == 8
     assert type(kprune.strip(loaded)) is Subclassed
     assert set(sparsities(kprune.prune(model, only="stem"))) == {"sub/stem/kernel"}
 
@@ -761,7 +761,7 @@ def test_pruning_again_goes_on_from_masks_and_clock():
     again = kprune.prune(pruned)
 
     assert sparsities(again) == {"first/kernel": 0.75, "second/kernel": 0.0}
-    assert mask_store.clock_of(again) == 8
+    assert whole_model.clock_of(again) == 8
     assert_equal(entries(again)[0].mask.numpy(), entries(pruned)[0].mask.numpy())
     assert_equal(again(X), pruned(X))
     assert_shares_nothing(again, pruned)
@@ -783,7 +783,7 @@ def test_pruning_again_goes_on_in_a_subclassed_model():
     assert sparsities(again) == {"sub/stem/kernel": 0.75}
     assert sparsities(more)["sub/stem/kernel"] == 0.75
     assert len(sparsities(more)) == 5
-    assert mask_store.clock_of(more) == 8
+    assert whole_model.clock_of(more) == 8
     assert_equal(more(X), pruned(X))
 
 
@@ -1058,16 +1058,7 @@ def test_a_layer_itself_can_be_skipped():
 
 
 def test_a_model_pruned_in_place_can_be_pruned_again():
-    class Opaque(keras.Model):
-        def __init__(self, inner):
-            super().__init__()
-            self.inner = inner
-
-        def call(self, inputs):
-            return self.inner(inputs)
-
-    model = Opaque(layers.Dense(3))
-    model(np.ones((1, 4), "float32"))
+    model = bare()
     with pytest.warns(UserWarning, match="pruned in place"):
         kprune.prune(model)
 

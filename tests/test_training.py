@@ -9,7 +9,8 @@ import pytest
 import tensorflow as tf
 
 import kprune
-from kprune.mask_store import clock_of
+from kprune.whole_model import clock_of
+from tests.checks import entries, zeros_of
 from tests.processes import run_script
 from tests.training_helpers import (
     BATCH,
@@ -20,11 +21,10 @@ from tests.training_helpers import (
     averages_of,
     counts,
     data,
-    entries,
     network,
     plain_optimizer,
     polynomial,
-    zeros_of,
+    with_slow,
 )
 
 # Updates are due at 2, 7, 12 and, off the grid, at 17.
@@ -133,13 +133,7 @@ def train(row, **options):
     return model, spies, history.history
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        pytest.param(name, marks=pytest.mark.slow if name in IN_THE_SLOW_RUN else ())
-        for name in ROWS
-    ],
-)
+@pytest.mark.parametrize("name", with_slow(IN_THE_SLOW_RUN, ROWS))
 def test_zeros_are_exact_in_every_hook_of_every_training(name):
     row = ROWS[name]
 
@@ -405,7 +399,7 @@ def check(inside, optimizer):
     model.fit(x, y, batch_size=8, epochs=2, verbose=0, validation_data=(x, y),
               callbacks=[spy, pruning])
     assert spy.batches == 24
-    assert kprune.mask_store.clock_of(model) == 24, kprune.mask_store.clock_of(model)
+    assert kprune.whole_model.clock_of(model) == 24, kprune.whole_model.clock_of(model)
     assert counts(model) == {"hidden": 72, "head": 36}, counts(model)
     plain = kprune.strip(model)
     np.testing.assert_array_equal(

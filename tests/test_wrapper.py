@@ -8,8 +8,9 @@ import tensorflow as tf
 from keras import layers, ops
 
 import kprune
-from kprune import mask_store
-from tests.layer_cases import assert_equal, entries, normal, pruned_at_once, values
+from kprune import whole_model
+from tests.checks import assert_equal, entries, pruned_at_once, values
+from tests.layer_cases import normal
 
 X, Y = normal(6)(32), normal(3)(32)
 
@@ -143,7 +144,7 @@ def test_wrapper_by_hand_has_a_clock_of_its_own_and_trains(tmp_path):
     loaded = keras.saving.load_model(tmp_path / "m.keras")
 
     assert_half_pruned(loaded)
-    assert [s.clock.steps for s in mask_store.stores(loaded)] == [4, 4]
+    assert [s.clock.steps for s in whole_model.stores(loaded)] == [4, 4]
     assert_equal(kprune.strip(loaded)(X), model(X))
 
 
@@ -188,8 +189,8 @@ def test_copies_by_python_are_pruned_models_of_their_own(copied):
     assert_equal(new(X), pruned(X))
     train(new)
     assert_half_pruned(new)
-    assert mask_store.clock_of(new) == 4
-    assert mask_store.clock_of(pruned) == 0
+    assert whole_model.clock_of(new) == 4
+    assert whole_model.clock_of(pruned) == 0
 
 
 def test_clone_model_gives_a_model_that_can_be_pruned():
@@ -200,7 +201,7 @@ def test_clone_model_gives_a_model_that_can_be_pruned():
     clone.fit(X, Y, batch_size=8, verbose=0, callbacks=[pruning])
 
     assert_half_pruned(clone)
-    assert mask_store.clock_of(clone) == 4
+    assert whole_model.clock_of(clone) == 4
 
 
 def test_weights_go_out_and_in():

@@ -2,10 +2,11 @@
 
 import keras
 import numpy as np
+import pytest
 import tensorflow as tf
 from keras import layers
 
-from kprune import mask_store
+from tests.checks import entries, zeros_of
 
 BATCH = 8
 BATCHES = 12
@@ -27,6 +28,12 @@ def network(model_class=keras.Sequential, **hidden):
         model = keras.Model(inputs, outputs)
         return keras.Sequential([inputs, *model.layers[1:]])
     return model_class(inputs, outputs)
+
+
+def with_slow(slow, rows):
+    """Gives a test the names of all rows, some of them in the slow run."""
+    marks = {name: pytest.mark.slow if name in slow else () for name in rows}
+    return [pytest.param(name, marks=mark) for name, mark in marks.items()]
 
 
 class OwnStep(keras.Model):
@@ -71,16 +78,6 @@ def polynomial(step, final=0.75, begin=0, end=17):
     if step < begin:
         return 0.0
     return final - final * (1 - min((step - begin) / (end - begin), 1)) ** 3
-
-
-def zeros_of(size, sparsity):
-    """The exact count of zeros in a weight of `size` at a sparsity."""
-    return min(int(np.floor(sparsity * size + 0.5)), size - 1)
-
-
-def entries(model):
-    """Lists what is masked in a model."""
-    return [entry for store in mask_store.stores(model) for entry in store.entries]
 
 
 def counts(model):

@@ -9,8 +9,9 @@ from keras import layers
 
 from kprune.calibration.base import gathers
 from kprune.calibration.observed import Observed, channel_axes
-from kprune.calibration.watching import attribute, looks
+from kprune.calibration.watching import Watch, attribute
 from kprune.layout import layout_of
+from kprune.whole_model import trained_weights
 
 _LINEAR_IN_KERNEL = (
     layers.Dense,
@@ -28,34 +29,72 @@ _LINEAR_IN_KERNEL = (
 _SAMPLE = 4096  # So many activations a channel are kept for percentiles.
 
 
-@gathers("input_norm", data=True)
-def gather_input_norms(model, entries, kinds, data):
-    """Gathers the norm of the inputs that each weight meets.
+class _Watching:
+    """Base of what looks at layers while the model runs over data.
 
-    Returns:
-        List of dicts with float32 arrays of the weights' own shapes.
+    A subclass defines `_check(entry)`, which refuses a weight that it can tell
+    nothing of, before any training where that is known; and `_prepare(entries)`,
+    which is asked once for the same weights.
+
+    Args:
+        model: The pruned model.
+        kinds: Set of strings, the kinds that are wanted.
+        data: `CalibrationData`.
     """
-    for entry in entries:
-        if not isinstance(entry.layer, _LINEAR_IN_KERNEL):
-            raise ValueError(
-                f"The inputs that {entry.name!r} meets can't be told: "
-                f"{type(entry.layer).__name__} is none of the layers whose outputs "
-                "are linear in their kernel. Leave it out, `kprune.prune(model, "
-                f"skip={entry.layer.name!r})`, or take another criterion."
-            )
-    # Read here: within a layer's call, Keras gives a copy in its compute dtype.
-    watched = {
-        id(e.layer): (e.layer, functools.partial(_squares, e, e.variable.value))
-        for e in entries
-    }
-    sums = [0.0] * len(entries)
-    for found in looks(model, watched, data):
-        for i, entry in enumerate(entries):
-            for squares in found[id(entry.layer)]:
-                sums[i] = sums[i] + squares.numpy().astype("float64")
-    for entry, total in zip(entries, sums, strict=True):
-        _check_numbers(total, entry, "meets")
-    return [{"input_norm": np.sqrt(total).astype("float32")} for total in sums]
+
+    def __init__(self, model, kinds, data):
+        self._model = model
+        self._kinds = kinds
+        self._data = data
+        self._prepared = {}
+        for _, entry in trained_weights(model):
+            self._check(entry)
+
+    def _prepared_for(self, entries):
+        for entry in entries:
+            self._check(entry)
+        key = tuple(id(entry.variable) for entry in entries)
+        if key not in self._prepared:
+            self._prepared[key] = self._prepare(entries)
+        return self._prepared[key]
+
+
+@gathers("input_norm", data=True)
+class InputNorms(_Watching):
+    """Gathers the norm of the inputs that each weight meets."""
+
+    def __call__(self, entries):
+        """Returns a list of dicts with float32 arrays of the weights' own shapes."""
+        watch = self._prepared_for(entries)
+        sums = [0.0] * len(entries)
+        for found in watch.over(self._data):
+            for i, entry in enumerate(entries):
+                for squares in found[id(entry.layer)]:
+                    sums[i] = sums[i] + squares.numpy().astype("float64")
+        for entry, total in zip(entries, sums, strict=True):
+            _check_numbers(total, entry, "meets")
+        return [{"input_norm": np.sqrt(total).astype("float32")} for total in sums]
+
+    def _check(self, entry):
+        _check_linear(entry)
+
+    def _prepare(self, entries):
+        # Read here: within a layer's call, Keras gives a copy in its compute dtype.
+        watched = {
+            id(e.layer): (e.layer, functools.partial(_squares, e, e.variable.value))
+            for e in entries
+        }
+        return Watch(self._model, watched)
+
+
+def _check_linear(entry):
+    if not isinstance(entry.layer, _LINEAR_IN_KERNEL):
+        raise ValueError(
+            f"The inputs that {entry.name!r} meets can't be told: "
+            f"{type(entry.layer).__name__} is none of the layers whose outputs "
+            "are linear in their kernel. Leave it out, `kprune.prune(model, "
+            f"skip={entry.layer.name!r})`, or take another criterion."
+        )
 
 
 def _check_numbers(found, entry, verb):
@@ -93,28 +132,52 @@ def _squares(entry, kernel, call, inputs, outputs):
 
 
 @gathers("output_mean", "output_positive", "output_sample", data=True)
-def gather_outputs(model, entries, kinds, data):
-    """Gathers what the output channels of layers answer.
+class Outputs(_Watching):
+    """Gathers what the output channels of layers answer."""
 
-    Returns:
-        List of dicts with arrays whose last axis is that of the output channels:
-        `"output_mean"`, the mean of `|activation|`; `"output_positive"`, the
-        fraction above zero; `"output_sample"`, of shape `(samples, channels)`,
-        `|activation|` at places spread evenly over the data.
-    """
-    observed = Observed(model)
-    answers = [observed.answer(entry.layer) for entry in entries]
-    watched = {id(a.operation): (a.operation, _outputs) for a in answers}
-    gathered = [_Channels(entry, kinds) for entry in entries]
-    for found in looks(model, watched, data):
-        for answer, channels in zip(answers, gathered, strict=True):
-            for outputs in answer.outputs(found[id(answer.operation)]):
-                channels.add(outputs.numpy())
-    return [channels.evidence() for channels in gathered]
+    def __call__(self, entries):
+        """Gathers over the data, of which no more than a batch is held.
+
+        Args:
+            entries: List of `MaskedWeight`.
+
+        Returns:
+            List of dicts with arrays whose last axis is that of the output channels:
+            `"output_mean"`, the mean of `|activation|`; `"output_positive"`, the
+            fraction above zero; `"output_sample"`, of shape `(samples, channels)`,
+            `|activation|` at places spread evenly over the data.
+        """
+        answers, watch = self._prepared_for(entries)
+        gathered = [_Channels(entry, self._kinds) for entry in entries]
+        for found in watch.over(self._data):
+            for answer, channels in zip(answers, gathered, strict=True):
+                for outputs in answer.outputs(found[id(answer.operation)]):
+                    channels.add(outputs.numpy())
+        return [channels.evidence() for channels in gathered]
+
+    def _check(self, entry):
+        _check_own_channels(entry)
+
+    def _prepare(self, entries):
+        observed = Observed(self._model)
+        answers = [observed.answer(entry.layer) for entry in entries]
+        watched = {id(a.operation): (a.operation, _outputs) for a in answers}
+        return answers, Watch(self._model, watched)
+
+
+def _check_own_channels(entry):
+    """Refuses a weight whose channels end within its layer."""
+    if entry.variable is getattr(entry.layer, "depthwise_kernel", None):
+        raise ValueError(
+            f"The channels of {entry.name!r} are mixed with each other within "
+            f"{type(entry.layer).__name__}, so that nothing behind the layer tells "
+            "what each of them is worth. Wrap the layer without it, or take another "
+            "criterion."
+        )
 
 
 def _outputs(call, inputs, outputs):
-    return outputs
+    return tf.nest.flatten(outputs)[0]  # states may follow
 
 
 class _Channels:
@@ -149,8 +212,7 @@ class _Channels:
     def _rows(self, outputs):
         axes = channel_axes(self._entry.layer)
         outputs = np.moveaxis(outputs, axes, range(-len(axes), 0))
-        trailing = np.cumprod(outputs.shape[::-1])
-        if self._units not in trailing:
+        if self._units != np.prod(outputs.shape[-len(axes) :]):
             raise ValueError(
                 f"The layer {self._entry.layer.name!r} answers with shape "
                 f"{outputs.shape}, in which the {self._units} output channels of "
@@ -182,6 +244,7 @@ def gather_batch_norm_scales(model, entries, kinds, data):
 
 
 def _scale(observed, entry):
+    _check_own_channels(entry)
     norm = observed.normalization(entry.layer)
     if norm is None or norm.gamma is None or not _is_of_channels(norm, entry.layer):
         raise ValueError(

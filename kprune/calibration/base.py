@@ -75,7 +75,11 @@ class Calibration:
     Args:
         model: The pruned model.
         requires: Sequence of strings, the kinds of evidence.
-        data: What `CalibrationData` takes, or `None`.
+        data: What `CalibrationData` takes, or one, or `None`.
+
+    Attributes:
+        data: `CalibrationData`, which others may take over. As given, if it is not
+            looked at.
 
     Raises:
         ValueError: If nobody gathers a kind, or if it needs data, or labels, that
@@ -89,7 +93,7 @@ class Calibration:
     def __init__(self, model, requires, data=None):
         kinds_of = {}
         for kind in requires:
-            if kind == "name":  # known without gathering
+            if kind in ("name", "place"):  # known without gathering
                 continue
             source = registry.lookup(_FAMILY, kind)
             if source is None:
@@ -107,7 +111,11 @@ class Calibration:
             )
         labels = any(source.needs_labels for source in kinds_of)
         if data is not None and kinds_of:
-            data = CalibrationData(data, model, labels)
+            if not isinstance(data, CalibrationData):
+                data = CalibrationData(data, model, labels=False)
+            if labels:
+                data.check_labels(model)
+        self.data = data
         self._gather = [s.start(model, k, data) for s, k in kinds_of.items()]
 
     def gather(self, entries):

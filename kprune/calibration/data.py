@@ -58,8 +58,22 @@ class CalibrationData:
             self._check_full(count_rows(self._data) % self._fixed or self._fixed)
         if model is not None and model.built:
             _check_fit(first, model)
+        self._labels_fit = None
         if labels:
-            _check_labels(first, model)
+            self.check_labels(model)
+
+    def check_labels(self, model):
+        """Raises if the loss of a model can't be computed; looks once at a model.
+
+        Args:
+            model: As for the class.
+
+        Raises:
+            ValueError: If targets are missing, or the model is not compiled.
+        """
+        if self._labels_fit is None or self._labels_fit is not model:
+            _check_labels(next(iter(self)), model)
+            self._labels_fit = model
 
     def __iter__(self):
         """Yields triples of inputs, targets or `None`, sample weights or `None`."""

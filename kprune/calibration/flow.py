@@ -23,7 +23,8 @@ _SATURATING = (
 )
 _OFFSETS = ("beta", "bias", "mean", "moving_mean")
 _OPEN_SIZE = 32
-_SCALES = [10.0**-exponent for exponent in range(0, 300, 30)]
+_STEP = 30  # powers of ten
+_SCALES = [10.0**-exponent for exponent in range(0, 300, _STEP)]
 
 
 @tf.RegisterGradient("KprunePassOn")
@@ -70,6 +71,7 @@ class SynapticFlow:
         self._model = model
         self._data = data
         self._compiled = {}
+        self._scale = 0  # which of `_SCALES` the last update needed
         if model.built:
             self._ones()
 
@@ -94,21 +96,30 @@ class SynapticFlow:
         flow = self._compiled.setdefault(
             tuple(shared), self._flow_through(list(shared.values()))
         )
-        ones = self._ones()
-        for scale in _SCALES:
-            found = flow(ones, tf.constant(scale, "float64"))
-            found = [np.asarray(memoryview(array)) for array in found]  # no copies
-            if all(np.isfinite(array).all() for array in found):
-                break
-        else:
-            raise ValueError(
-                f"The synaptic flow of {self._model.name!r} overflows, even in "
-                "float64: the network is too deep, or its weights are too large. Take "
-                "another criterion."
-            )
+        found = self._in_range(flow)
         of_variable = dict(zip(shared, found, strict=True))
         self._check_reached(entries, of_variable)
         return [{"synaptic_flow": of_variable[id(e.variable)]} for e in entries]
+
+    def _in_range(self, flow):
+        """Returns what flows at the largest scale that float32 can hold."""
+        ones, lowest = self._ones(), 0
+        while lowest < len(_SCALES):
+            scale = tf.constant(_SCALES[self._scale], "float64")
+            found = [np.asarray(memoryview(f)) for f in flow(ones, scale)]  # no copies
+            if not all(np.isfinite(array).all() for array in found):
+                self._scale = lowest = self._scale + 1
+            # Begun where the last update ended, while less flows the more is pruned.
+            elif self._scale > lowest and _leaves_room(found):
+                self._scale -= 1
+            else:
+                return found
+        self._scale = 0
+        raise ValueError(
+            f"The synaptic flow of {self._model.name!r} overflows, even in "
+            "float64: the network is too deep, or its weights are too large. Take "
+            "another criterion."
+        )
 
     def _check_reached(self, entries, of_variable):
         without = [e for e in entries if not of_variable[id(e.variable)].any()]
@@ -181,6 +192,12 @@ class SynapticFlow:
         fixed = getattr(self._model, "inputs", None) and array.shape[0]
         sizes = (_OPEN_SIZE if size is None else size for size in array.shape[1:])
         return tf.ones((fixed or 1, *sizes), dtype)
+
+
+def _leaves_room(found):
+    """Returns whether the next larger scale would do."""
+    most = float(np.finfo("float32").max) / 10.0**_STEP
+    return all(max(array.max(), -array.min()) <= most for array in found)
 
 
 def _is_whole(entries):

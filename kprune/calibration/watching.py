@@ -6,35 +6,44 @@ import keras
 import tensorflow as tf
 
 
-def looks(model, watched, data):
-    """Runs a model over data, and yields what is seen in it, batch after batch.
+class Watch:
+    """A model whose layers are looked at while it runs over data.
 
     It leaves no trace in the model: states of recurrent layers stay what they are.
+    It is compiled once for all passes, and sees weights as they are in each.
 
     Args:
         model: The model, called in inference mode.
         watched: Dict from key to a pair: a layer or operation, and a function of its
             own `call`, its first input and its output that returns a tensor.
-        data: `CalibrationData`.
-
-    Yields:
-        Dict from key to a list of what was seen, one a call, in running order.
     """
 
-    @tf.function(reduce_retracing=True)
-    def look(x):
-        with contextlib.ExitStack() as stack:
-            seen = {key: [] for key in watched}
-            for key, (operation, note) in watched.items():
-                stack.enter_context(_watching(operation, note, seen[key]))
-            stack.enter_context(keras.StatelessScope())
-            model(x, training=False)
-        for key, tensors in seen.items():
-            _check_seen(watched[key][0], tensors)
-        return seen
+    def __init__(self, model, watched):
+        @tf.function(reduce_retracing=True)
+        def look(x):
+            with contextlib.ExitStack() as stack:
+                seen = {key: [] for key in watched}
+                for key, (operation, note) in watched.items():
+                    stack.enter_context(_watching(operation, note, seen[key]))
+                stack.enter_context(keras.StatelessScope())
+                model(x, training=False)
+            for key, tensors in seen.items():
+                _check_seen(watched[key][0], tensors)
+            return seen
 
-    for x, _, _ in data:
-        yield look(x)
+        self._look = look
+
+    def over(self, data):
+        """Runs the model, and yields what is seen in it, batch after batch.
+
+        Args:
+            data: `CalibrationData`.
+
+        Yields:
+            Dict from key to a list of what was seen, one a call, in running order.
+        """
+        for x, _, _ in data:
+            yield self._look(x)
 
 
 @contextlib.contextmanager

@@ -18,11 +18,13 @@ import numpy as np
 from kprune.compress.codebooks import check_bits, codebook, existing_codebook
 from kprune.compress.sharing_store import SharedWeight, is_shared, share, store_of
 from kprune.inspection import check_built, check_keras_model, own_weights
-from kprune.mask_store import clock_of, set_clock, stores
-from kprune.prunable import Selection, find_weights, named_children
+from kprune.layer_choice import Selection
+from kprune.naming import named_children
+from kprune.prunable import find_weights
 from kprune.pruned_model import PrunedModel
 from kprune.surgery import prune, strip
 from kprune.weight_access import as_array, zeroed
+from kprune.whole_model import clock_of, set_clock, stores
 from kprune.wrapper import PruningWrapper
 
 

@@ -13,9 +13,10 @@ import math
 import numpy as np
 import tensorflow as tf
 
-from kprune.mask_store import MaskedWeight, MaskStore, stores
+from kprune.mask_store import MaskedWeight, MaskStore
 from kprune.pruned_model import PrunedModel, class_for, plain_class
 from kprune.registry import register
+from kprune.whole_model import stores
 from kprune.wrapper import PruningWrapper
 
 

@@ -23,9 +23,9 @@ class Criterion(Configurable):
     | `"hessian_gradient"` | Hessian times mean gradient, in a second pass |
     | `"total_saliency"` | float, the sum of `abs(w * g)` over all pruned weights |
 
-    Without data there are `"name"`, a string that tells weights apart;
-    `"synaptic_flow"`, the derivative of `SynFlow`; `"movement"`, the sum of
-    `-w * g` over the training steps so far.
+    Without data there are `"name"`, what a weight is called, and `"place"`, which
+    of the weights it is, an int from 0 on; `"synaptic_flow"`, the derivative of
+    `SynFlow`; `"movement"`, the sum of `-w * g` over the training steps so far.
 
     Attributes:
         requires: Tuple of strings, the evidence that it needs beside the weight:

@@ -69,19 +69,26 @@ class LayerAdaptive(Criterion):
 
     def __call__(self, weight):
         """Returns `w ** 2` divided by the sum of all squares from it upwards."""
-        size = weight.size
         magnitude = np.abs(weight.ravel()).astype("float32", copy=False)
-        # Bits of positive floats are ordered as they are. With the place below them,
-        # one fast sort does, in which of equal weights the first is the largest.
-        keys = magnitude.view("uint32").astype("uint64") << np.uint64(32)
-        keys |= np.arange(size, dtype="uint64")[::-1]
-        keys.sort()
-        order = size - 1 - keys.astype("uint32").astype("int64")
+        left = np.flatnonzero(magnitude != 0)  # zeros score 0, wherever they rank
+        magnitude = magnitude[left]
+        order = _falling(magnitude)
         energy = np.square(magnitude[order], dtype="float64")
-        remaining = np.cumsum(energy[::-1])[::-1]
-        scores = np.empty(size)
-        scores[order] = energy / np.maximum(remaining, np.finfo(float).tiny)
+        scores = np.zeros(weight.size)
+        scores[left[order]] = energy / np.cumsum(energy)
         return scores.reshape(weight.shape)
+
+
+def _falling(magnitude):
+    """Returns the order of some float32 from the largest, of equal ones the first.
+
+    Bits of positive floats are ordered as they are. NumPy has a radix sort for 16 of
+    them, and two of those are faster than one sort of all.
+    """
+    bits = ~magnitude.view("uint32")
+    order = np.argsort(bits.astype("uint16"), kind="stable")
+    high = (bits >> np.uint32(16)).astype("uint16")
+    return order[np.argsort(high[order], kind="stable")]
 
 
 @register("criteria")
@@ -89,7 +96,7 @@ class Random(Criterion):
     """Scores weights at random: what any other criterion must beat.
 
     The scores of a weight are the same at every update and in every process; they
-    follow from the seed, the weight's name and its shape.
+    follow from the seed, the weight's shape and which of the pruned weights it is.
 
     Args:
         seed: Int of 0 or more. Defaults to 0.
@@ -99,25 +106,24 @@ class Random(Criterion):
 
     Example:
     >>> weight = np.zeros((2, 2), "float32")
-    >>> Random(seed=1)(weight, name="dense/kernel")
-    array([[0.1345362 , 0.89474285],
-           [0.3820967 , 0.65295315]], dtype=float32)
+    >>> Random(seed=1)(weight, place=0)
+    array([[0.75428927, 0.868958  ],
+           [0.9001696 , 0.43243307]], dtype=float32)
 
     Reference:
         Liu et al., "The unreasonable effectiveness of random pruning", ICLR 2022.
     """
 
-    requires = ("name",)
+    requires = ("place",)
 
     def __init__(self, seed=0):
         if not isinstance(seed, int) or seed < 0:
             raise ValueError(f"seed={seed!r} must be an int of 0 or more.")
         self.seed = seed
 
-    def __call__(self, weight, *, name):
+    def __call__(self, weight, *, place):
         """Returns float32 numbers that are uniform in [0, 1)."""
-        # Spelled out, since Python's own hash differs from process to process.
-        entropy = [self.seed, *weight.shape, *name.encode()]
+        entropy = [self.seed, *weight.shape, place]
         return np.random.default_rng(entropy).random(weight.shape, "float32")
 
     def get_config(self):

@@ -6,10 +6,13 @@ the choice of units back into a mask of weights.
 
 import collections.abc
 import dataclasses
+import math
 
 import numpy as np
 
 from kprune.registry import Configurable
+
+_BAND = 1 << 20  # Weights that fit the cache, and outweigh NumPy's overhead.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -141,3 +144,24 @@ def check_axis(axis):
     if axis not in (-1, -2):
         raise ValueError(f"axis={axis!r} must be -1 (the outputs) or -2 (the inputs).")
     return axis
+
+
+def bands(shape, weights=1):
+    """Yields indices that cut an array into parts which fit the cache.
+
+    Args:
+        shape: Tuple of one int or more.
+        weights: Int, how many weights are looked at for each entry. Defaults to 1.
+
+    Yields:
+        Tuples of slices, which cut the first axis longer than 1.
+
+    Example:
+    >>> list(bands((1, 3000, 1000), weights=500))[-1]
+    (slice(None, None, None), slice(2998, 3000, None))
+    """
+    axis = next((i for i, length in enumerate(shape) if length > 1), 0)
+    length = shape[axis]
+    step = max(1, _BAND * length // max(1, weights * math.prod(shape)))
+    for begin in range(0, length, step):
+        yield *[slice(None)] * axis, slice(begin, min(begin + step, length))

@@ -4,7 +4,7 @@ import itertools
 
 import numpy as np
 
-from kprune.granularity.base import Granularity, Units, check_axis
+from kprune.granularity.base import Granularity, Units, bands, check_axis
 from kprune.registry import register
 
 
@@ -65,13 +65,19 @@ class NofM(Granularity):
         ranks = self._ranks(scores, mask)
 
         def expand(keep):
-            chosen = np.zeros(ranks.shape, bool)
-            for rank in np.flatnonzero(keep):  # much faster than `keep[ranks]`
-                chosen |= ranks == rank
+            # Kept ranks follow each other; `keep[ranks]` would be far slower.
+            chosen = np.full(ranks.shape, keep[-1])
+            borders = np.flatnonzero(keep[1:] != keep[:-1]) + 1
+            for border in borders.tolist():  # ranks would be cast to NumPy's ints
+                chosen ^= ranks < border
             return chosen
 
         def collapse(mask):
-            return np.array([(mask & (ranks == r)).any() for r in range(self.m)])
+            left = np.zeros(self.m, bool)
+            for part in bands(ranks.shape):  # the first shows nearly all that are left
+                for rank in np.flatnonzero(~left).tolist():
+                    left[rank] = (mask[part] & (ranks[part] == rank)).any()
+            return left
 
         # A rank is one of `m`, whatever the length of the last group.
         size = max(1, scores.size // self.m)
@@ -91,8 +97,8 @@ class NofM(Granularity):
             if begin == end:
                 continue
             place = (slice(None),) * along + (slice(begin, end),)
-            parts = [_grouped(a, place, along, length) for a in (scores, mask, ranks)]
-            _rank(*parts)
+            grouped = [_grouped(a, place, along, length) for a in (scores, mask, ranks)]
+            _rank(*grouped)
             # The best of a small group belongs to the best of the others.
             if length < self.m:
                 ranks[place] = (np.arange(length) * self.m // length)[ranks[place]]
@@ -122,14 +128,26 @@ def _rank(scores, mask, ranks):
     Args:
         scores: Float array of shape `(length, ...)`.
         mask: Bool array of its shape, or `None`: who ranks before the others.
-        ranks: Int array of its shape.
+        ranks: Array of bytes of its shape.
     """
-    ranks[...] = 0
+    for part in bands(scores.shape[1:], weights=len(scores)):
+        part = slice(None), *part
+        # Copies, since NumPy is slow where neighbours are far from each other.
+        present = None if mask is None else mask[part].copy()
+        ranks[part] = _ranks_of(scores[part].copy(), present)
+
+
+def _ranks_of(scores, mask):
+    ranks = np.empty(scores.shape, np.uint8)
+    for place, rank in enumerate(ranks):
+        rank[...] = len(ranks) - 1 - place  # as if all later ones were ahead
+    removed = None if mask is None else ~mask
     # A few vector operations a pair; sorting many short groups takes far longer.
     for first, second in itertools.combinations(range(len(scores)), 2):
         ahead = scores[first] >= scores[second]
         if mask is not None:
             ahead &= mask[first]
-            ahead |= ~mask[second]
-        ranks[second] += ahead
-        ranks[first] += ~ahead
+            ahead |= removed[second]
+        ranks[second] += ahead.view(np.uint8)  # bool would be cast
+        ranks[first] -= ahead.view(np.uint8)
+    return ranks

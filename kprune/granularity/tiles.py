@@ -5,7 +5,7 @@ import math
 
 import numpy as np
 
-from kprune.granularity.base import Granularity, Units
+from kprune.granularity.base import Granularity, Units, bands
 
 _SHORT = 16  # NumPy is slow on many runs that short, and faster place by place.
 
@@ -37,38 +37,49 @@ def tiled(scores, tile):
     shape = scores.shape
     tile = tuple(map(min, tile, shape))
     sizes = _sizes(shape, tile)
-    total = _merge(np.add, scores, tile).reshape(-1)
+    total = _merge(np.add, scores, tile)
+    means = total / sizes.astype(total.dtype)
 
     def collapse(mask):
         return _merge(np.logical_or, mask, tile).reshape(-1)
 
+    whole = sizes.size == 1
     return Units(
-        np.divide(total, sizes, dtype=total.dtype),
+        means.reshape(-1),
         functools.partial(_expand, shape, tile),
-        sizes,
+        int(sizes.item()) if whole else np.broadcast_to(sizes, means.shape).ravel(),
         collapse,
     )
 
 
-def _expand(shape, tile, keep):
-    counts = [-(-n // t) for n, t in zip(shape, tile, strict=True)]
-    mask = keep.reshape(counts)
-    for axis, (size, length) in enumerate(zip(shape, tile, strict=True)):
-        if length > 1:
-            whole = np.repeat(mask, length, axis)
-            mask = whole[(slice(None),) * axis + (slice(size),)]
-    return np.ascontiguousarray(mask)
-
-
 def _sizes(shape, tile):
-    """Returns how many weights each tile has: an int if all have as many."""
-    if not any(n % t for n, t in zip(shape, tile, strict=True)):
-        return math.prod(tile)
+    """Returns how many weights each tile has, of length 1 along axes that divide."""
     lengths = [
-        np.minimum(t, n - np.arange(0, n, t, dtype="int32"))
+        np.minimum(t, n - np.arange(0, n if n % t else 1, t, dtype="int32"))
         for n, t in zip(shape, tile, strict=True)
     ]
-    return functools.reduce(np.multiply.outer, lengths).reshape(-1)
+    return functools.reduce(np.multiply.outer, lengths, np.int32(1))
+
+
+def _expand(shape, tile, keep):
+    mask = keep.reshape([-(-n // t) for n, t in zip(shape, tile, strict=True)])
+    for axis, length in reversed(list(enumerate(tile))):
+        if length > 1:
+            mask = _repeat(mask, length, axis)
+    return np.ascontiguousarray(mask[tuple(map(slice, shape))])
+
+
+def _repeat(mask, length, axis):
+    if axis < mask.ndim - 1:
+        return np.repeat(mask, length, axis)
+    # Single bytes are slow: up to eight are written as one number.
+    word = math.gcd(length, 8)
+    ones = np.ones(word, "uint8").view(f"uint{8 * word}")
+    words = mask.view("uint8").astype(ones.dtype, order="C")
+    words *= ones
+    if length > word:
+        words = np.repeat(words, length // word, axis)
+    return words.view(bool)
 
 
 def _merge(ufunc, array, tile):
@@ -82,10 +93,20 @@ def _merge_runs(ufunc, array, length, axis):
     """Reduces runs of a length along an axis, and the shorter run at its end."""
     size = array.shape[axis]
     whole, rest = np.split(array, [size - size % length], axis)
-    runs = (size // length, length)
+    along_rows = axis == array.ndim - 1
+    word = math.gcd(length, 8)
+    if along_rows and array.dtype == bool and word > 1:  # bytes read as one number
+        whole = np.ascontiguousarray(whole).view(f"uint{8 * word}") != 0
+        length //= word
+    runs = (whole.shape[axis] // length, length)
     runs = whole.reshape(array.shape[:axis] + runs + array.shape[axis + 1 :])
-    if length <= _SHORT and axis == array.ndim - 1:
-        merged = functools.reduce(ufunc, np.moveaxis(runs, axis + 1, 0))
+    if 1 < length <= _SHORT and along_rows:
+        merged = np.empty(runs.shape[:-1], runs.dtype)
+        for part in bands(merged.shape, length):
+            first, second, *others = np.moveaxis(runs[part], -1, 0)
+            total = ufunc(first, second, out=merged[part])
+            for other in others:
+                ufunc(total, other, out=total)
     else:
         merged = ufunc.reduce(runs, axis=axis + 1)
     if not rest.size:

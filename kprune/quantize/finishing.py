@@ -1,9 +1,10 @@
 """`finish` and `dequantize`: what a quantization-aware model becomes after training."""
 
 from kprune import cloning
+from kprune.copier import with_activation
 from kprune.inspection import check_keras_model
-from kprune.quantize.rebuild import plain_copy, rebuilt, with_activation
 from kprune.quantize.wrapper import QuantizationWrapper, wrappers
+from kprune.rebuilding import rebuilt, unchanged
 
 
 def finish(model):
@@ -74,7 +75,7 @@ def dequantize(model):
 
 def _static_stand_in(layer, parents, copier):
     if not isinstance(layer, QuantizationWrapper):
-        return plain_copy(layer, copier)
+        return unchanged(layer, parents, copier)
     config = layer.get_config()
     new = QuantizationWrapper(
         copier.copy(layer.layer),
@@ -93,7 +94,7 @@ def _static_stand_in(layer, parents, copier):
 
 def _plain_stand_in(layer, parents, copier):
     if not isinstance(layer, QuantizationWrapper):
-        return plain_copy(layer, copier)
+        return unchanged(layer, parents, copier)
     if layer.separate_activation:
         new = with_activation(layer.layer, layer.separate_activation)
     else:

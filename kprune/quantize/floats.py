@@ -16,7 +16,7 @@ class FloatLayers:
     Args:
         model: A built Sequential or Functional model. Layers of models made from it
             are known by their names.
-        selection: `kprune.prunable.Selection`, what `only` and `skip` select.
+        selection: `kprune.layer_choice.Selection`, what `only` and `skip` select.
     """
 
     def __init__(self, model, selection):

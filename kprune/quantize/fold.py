@@ -10,7 +10,7 @@ from keras import layers
 
 from kprune.inspection import is_pruned
 from kprune.quantize.plan import calls, consumers, is_nested
-from kprune.quantize.rebuild import plain_copy, rebuilt
+from kprune.rebuilding import rebuilt, unchanged
 from kprune.weight_access import as_array
 
 # The axes of each kernel whose indices are the channels of the output, in that order.
@@ -61,7 +61,7 @@ def fold_batch_normalization(model):
             return _identity(layer, (model, *parents)[-1]), lambda: None
         norm = by_layer.get(id(layer))
         if norm is None:
-            return plain_copy(layer, copier)
+            return unchanged(layer, parents, copier)
         new = type(layer).from_config({**layer.get_config(), "use_bias": True})
         return new, lambda: _fold(layer, norm, new)
 

@@ -10,9 +10,8 @@ import keras
 from keras import layers
 from keras.src.ops import nn, numpy
 
-from kprune import cloning
 from kprune.quantize.plan import nested_calls
-from kprune.quantize.rebuild import plain_copy, rebuilt
+from kprune.rebuilding import copy_operation, rebuilt
 
 _MERGES = {
     numpy.Add: layers.Add,
@@ -57,14 +56,14 @@ def layers_for_operators(model):
     operations = [call.operation for call, _ in nested_calls(model)]
     if all(isinstance(operation, keras.Layer) for operation in operations):
         return model
-    return rebuilt(model, lambda layer, _, copier: plain_copy(layer, copier), _stand_in)
+    return rebuilt(model, convert_operation=_stand_in)
 
 
 def _stand_in(operation):
     def call(*args, **kwargs):
         found = _layer_for(operation, args) if not kwargs else None
         if found is None:
-            return cloning.copy_operation(operation)(*args, **kwargs)
+            return copy_operation(operation)(*args, **kwargs)
         layer, inputs = found
         return layer(inputs)
 

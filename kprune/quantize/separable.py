@@ -6,8 +6,7 @@ one, and the tensor between the two needs a range of its own.
 
 from keras import layers
 
-from kprune.cloning import Chain
-from kprune.quantize.rebuild import plain_copy, rebuilt
+from kprune.rebuilding import Chain, rebuilt, unchanged
 
 _PARTS = {
     layers.SeparableConv1D: (layers.DepthwiseConv1D, layers.Conv1D),
@@ -64,7 +63,7 @@ def split_separable(model, stays_float):
 
     def stand_in(layer, parents, copier):
         if type(layer) not in _PARTS or stays_float(layer, parents):
-            return plain_copy(layer, copier)
+            return unchanged(layer, parents, copier)
         parts = _parts(layer)
         return Chain(parts), lambda: _carry_over(layer, *parts)
 

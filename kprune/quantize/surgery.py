@@ -7,17 +7,18 @@ import keras
 import numpy as np
 
 from kprune import cloning
+from kprune.copier import with_activation
 from kprune.inspection import check_keras_model, is_pruned
-from kprune.prunable import Selection
+from kprune.layer_choice import Selection
 from kprune.quantize.floats import FloatLayers
 from kprune.quantize.fold import fold_batch_normalization, foldable, last_kernel
 from kprune.quantize.operators import layers_for_operators
 from kprune.quantize.plan import place_ranges
-from kprune.quantize.rebuild import plain_copy, rebuilt, with_activation
 from kprune.quantize.rules import rule_for
 from kprune.quantize.separable import split_separable
 from kprune.quantize.structure import count_clusters, is_rounded, is_sparse
 from kprune.quantize.wrapper import QuantizationWrapper, wrappers
+from kprune.rebuilding import rebuilt, unchanged
 from kprune.surgery import strip
 from kprune.weight_access import as_array
 
@@ -109,7 +110,7 @@ class _Wrapping:
     def stand_in(self, layer, parents, copier):
         placement = self.placements.get(id(layer))
         if placement is None:
-            return plain_copy(layer, copier)
+            return unchanged(layer, parents, copier)
         return self._wrapped(layer, placement, copier)
 
     def _wrapped(self, layer, placement, copier):

@@ -98,6 +98,9 @@ class Regrowth(Configurable):
             return self
         return self.from_config({**self.get_config(), "end_step": max(1, end_step)})
 
+    def prepare(self, model):
+        """Is told of the model before it is trained, or read from a checkpoint."""
+
     def carried_out(self, model, step, changed):
         """Is told that masks were written; `changed` if weights were removed."""
 

@@ -1,7 +1,6 @@
 """Drop and grow at constant sparsity: SET and RigL."""
 
 import math
-import zlib
 
 import numpy as np
 
@@ -15,9 +14,11 @@ class DropAndGrow(Regrowth):
 
     First the update brings the sparsity that is due. Then every weight drops the
     fraction of its kept units that the criterion scores lowest, and grows as many of
-    those that are then out. So the number of zeros stays what it was. A unit that is
-    dropped and grows again at once keeps its weights and what the optimizer knows of
-    them, as in the code of RigL's authors; others start at zero. Where units differ
+    those that are then out: a unit that was just dropped may be among them, as RigL's
+    Algorithm 1 has it, which leaves out only what is active and not dropped. So the
+    number of zeros stays what it was. A unit that is dropped and grows again at once
+    keeps its weights and what the optimizer knows of them, as in the code of RigL's
+    authors; others start at zero. Where units differ
     in size, as blocks at the edge of a weight do, it grows no fewer weights than it
     drops, and at most one unit more; the next update makes up for that.
 
@@ -125,8 +126,9 @@ class SET(DropAndGrow):
     """Drops the lowest scores and grows at random: Sparse Evolutionary Training.
 
     Needs no gradients of removed weights, hence no calibration data. What grows
-    follows from the seed, the step and the name of the weight alone, so that a run
-    that is resumed grows the same.
+    follows from the seed, the step and which of the trained weights it is, by running
+    order, so that a run that is resumed grows the same, and so does the model when it
+    is built once more.
 
     Args:
         fraction: Float in (0, 1), how much of what is kept is exchanged at once.
@@ -155,8 +157,8 @@ class SET(DropAndGrow):
 
     def growth(self, update, number):
         """Returns random scores."""
-        name = zlib.crc32(update.names[number].encode())
-        rng = np.random.default_rng([self.seed, update.step, name])
+        # Names of layers count on in a process, from one model to the next.
+        rng = np.random.default_rng([self.seed, update.step, number])
         return rng.random(update.weights[number].shape, "float32")
 
     def get_config(self):

@@ -6,12 +6,13 @@ import io
 import keras
 import numpy as np
 
-from kprune import cloning, mask_store
+from kprune import cloning, mask_store, whole_model
 from kprune.compress.sharing_store import SharedWeight
 from kprune.delegation import DelegatingWrapper
 from kprune.inspection import check_keras_model, is_pruned
+from kprune.layer_choice import Selection
 from kprune.layer_graph import layers_of_outputs
-from kprune.prunable import Selection, find_weights
+from kprune.prunable import find_weights
 from kprune.quantize import left_in_float, wrappers
 from kprune.shrinking.costs import ModelCosts, costs_of, in_digits, macs_by_weight
 from kprune.weight_access import as_array
@@ -182,7 +183,7 @@ def summary(model, print_fn=print):
         _record(layer, weight, held.get(id(weight.variable)), macs)
         for layer, weight in _weights(model, (), selection)
     ]
-    step = mask_store.clock_of(model) if is_pruned(model) else None
+    step = whole_model.clock_of(model) if is_pruned(model) else None
     in_float = left_in_float(model) if wrappers(model) else {}
     result = PruningSummary(model.name, weights, step, costs_of(model), in_float)
     if print_fn is not None:
@@ -202,7 +203,7 @@ class _Held:
 def _held(model):
     """Returns a `_Held` by the id of each variable that has masks or is rounded."""
     found = {}
-    for store in mask_store.stores(model):
+    for store in whole_model.stores(model):
         for entry in store.entries:
             is_shared = isinstance(entry, SharedWeight)
             bits = (entry.size - 2).bit_length() if is_shared else None
@@ -220,7 +221,7 @@ def _held(model):
 
 def _spared(model):
     """Lists the layers whose output channels are the model's, where these matter."""
-    granularities = [store.granularity for store in mask_store.stores(model)]
+    granularities = [store.granularity for store in whole_model.stores(model)]
     removes_channels = any(g.channel_axis == -1 for g in granularities)
     return layers_of_outputs(model) if removes_channels else []
 

@@ -27,9 +27,12 @@ class Schedule(Configurable):
     Attributes:
         lowers: Bool, whether sparsity may fall, so that weights come back. Defaults
             to `False`.
+        stage_steps: Tuple of ints, the steps at which further stages begin, each of
+            which may have a criterion of its own. Defaults to none: it has one stage.
     """
 
     lowers = False
+    stage_steps = ()
 
     def __init__(self, begin_step, end_step, frequency=None):
         self.begin_step = check_whole("begin_step", begin_step, at_least=0)

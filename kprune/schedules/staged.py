@@ -65,7 +65,13 @@ class TwoStageSchedule(Schedule):
     The coarse stage is for a criterion that tells well what can go (gradients, say)
     and is too dear to ask often. The fine stage looks at the survivors anew before
     each of its small steps, with fine-tuning in between. Within a stage every round
-    removes the same fraction of what is left.
+    removes the same fraction of what is left. Each stage may have a criterion of its
+    own, as in `PruningCallback(schedule, criterion=("taylor", "magnitude"), ...)`.
+
+    With `rollback` the metric is looked at after every epoch. Let the coarse stage,
+    `begin_step + coarse_rounds * coarse_steps`, end with an epoch, and it is so
+    between the stages: what has cost too much is taken back, and the fine stage does
+    not begin.
 
     Args:
         final_sparsity: Float in [0, 1), reached in the last round.
@@ -124,6 +130,7 @@ class TwoStageSchedule(Schedule):
         self.fine_steps = check_whole("fine_steps", fine_steps, 1)
         begin_step = check_whole("begin_step", begin_step, at_least=0)
         self.fine_step = begin_step + self.coarse_rounds * self.coarse_steps
+        self.stage_steps = (self.fine_step,)
         end_step = self.fine_step + (self.fine_rounds - 1) * self.fine_steps
         super().__init__(begin_step, end_step)
 

@@ -33,6 +33,13 @@ class Chooser:
         """Int, the number of channels that may go."""
         return sum(c.size for c in self.contenders)
 
+    def own_sparsity(self):
+        """Returns what a scope asks for that says by itself how much goes."""
+        if isinstance(self.scope, PerLayer):
+            given = self.scope.given(self.contenders)
+            return max(self.scope.default if s is None else s for s in given)
+        return 0.5  # any: the scores decide
+
     def check(self, sparsity):
         """Raises a `ValueError` if a sparsity can't be reached."""
         self.scope.check(self.contenders, sparsity)
@@ -64,11 +71,14 @@ class Room:
         self.family = family
         self._groups = family.groups
         self._scores = scores[family.groups]
-        self._min_width = min_width
         self._round_to = round_to
-        # By axis and group, how many channels there are.
+        # By axis and group, how many channels there are, and how many stay anyway.
         self._counts = np.stack([self._count(axis.units) for axis in family.axes])
         self._widths = np.array([len(axis.units) for axis in family.axes])
+        self._stuck = self._widths - self._counts.sum(1)
+        least = np.minimum(min_width, self._widths) - self._stuck
+        self._needs = [*zip(self._counts, least, strict=True)]
+        self._needs += [(np.isin(self._groups, g) * 1, 1) for g in family.guards]
 
     def _count(self, line):
         places = np.searchsorted(self._groups, line)
@@ -80,8 +90,7 @@ class Room:
         """Returns what a scope is shown."""
         sizes = self._counts.sum(0)
         size = int(sizes.sum())
-        order = np.lexsort((np.arange(len(sizes)), -self._scores))
-        fewest = int(np.argmax(self._are_wide_enough(order)))
+        order, fewest = self._order(np.zeros(len(sizes), bool))
         weights = [axis.weight.variable for axis in self.family.axes]
         return Contender(
             self._scores,
@@ -104,37 +113,46 @@ class Room:
         Returns:
             Int array of groups.
         """
-        # Those that would stay first, then the others, each in the order of scores.
-        order = np.lexsort((np.arange(len(keep)), -self._scores, ~keep))
-        allowed = np.flatnonzero(self._are_wide_enough(order) & self._are_round(order))
+        order, fewest = self._order(keep)
         wanted = int(keep.sum())
-        if all_stay:
-            allowed = allowed[allowed >= wanted]
+        allowed = np.flatnonzero(self._are_round(order))
+        allowed = allowed[allowed >= (max(fewest, wanted) if all_stay else fewest)]
         nearest = np.abs(allowed - wanted) - allowed / (len(keep) + 1)
         number = allowed[np.argmin(nearest)]
         return self._groups[order[number:]]
 
-    def _kept_widths(self, order):
-        """Returns the widths by axis and by the number of groups that stay."""
-        kept = np.cumsum(self._counts[:, order], 1)
-        kept = np.pad(kept, ((0, 0), (1, 0)))
-        return kept + (self._widths - self._counts.sum(1))[:, None]
+    def _order(self, keep):
+        """Puts groups into the order in which they stay.
 
-    def _are_wide_enough(self, order):
-        """Tells, by the number of groups that stay, whether all layers are."""
-        least = np.minimum(self._min_width, self._widths)[:, None]
-        allowed = (self._kept_widths(order) >= least).all(0)
-        rank = np.empty(len(order), int)
-        rank[order] = np.arange(len(order))
-        for guard in self.family.guards:
-            first = rank[np.isin(self._groups, guard)].min()
-            allowed[: first + 1] = False
-        return allowed
+        Args:
+            keep: Bool array by group, `True` for those that would stay.
+
+        Returns:
+            Tuple of an int array of places, those first that have to stay, then those
+            that would, each by their scores; and how many have to stay.
+        """
+        numbers = np.arange(len(keep))
+        order = np.lexsort((numbers, -self._scores, ~keep))
+        must = np.zeros(len(keep), bool)
+        for counts, least in self._needs:
+            ranked = order[(counts[order] > 0) & ~must[order]]
+            sums = np.cumsum([counts[must].sum(), *counts[ranked]])
+            must[ranked[: np.searchsorted(sums, least)]] = True
+        return np.lexsort((numbers, -self._scores, ~keep, ~must)), int(must.sum())
 
     def _are_round(self, order):
-        """Tells, likewise, whether all widths are, or else what they were."""
-        kept = self._kept_widths(order)
+        """Tells, by the number of groups that stay, whether all widths are as wanted.
+
+        That is, they are round, or what they were.
+        """
+        kept = np.pad(np.cumsum(self._counts[:, order], 1), ((0, 0), (1, 0)))
+        kept += self._stuck[:, None]
         return ((kept % self._round_to == 0) | (kept == self._widths[:, None])).all(0)
+
+
+def says_how_much(scope):
+    """Tells whether a scope needs no sparsity."""
+    return isinstance(scope, PerLayer) or not scope.fixed_count
 
 
 def scope_for(scope, families):

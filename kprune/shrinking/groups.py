@@ -7,8 +7,8 @@ import numpy as np
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
+from kprune.layer_choice import Selection
 from kprune.layout import layout_of
-from kprune.prunable import Selection
 from kprune.shrinking.channels import NONE, Reason
 from kprune.shrinking.value import compressed
 
@@ -226,7 +226,7 @@ def protect(model, tracing, only=None, skip=None):
     Args:
         model: The model that was traced.
         tracing: Its `Tracing`. It is changed.
-        only: What `kprune.prunable.Selection` takes. All other layers that make
+        only: What `kprune.layer_choice.Selection` takes. All other layers that make
             channels keep their widths.
         skip: Likewise, layers that keep the widths of their outputs and of all that
             they make within.

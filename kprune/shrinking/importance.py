@@ -137,8 +137,8 @@ class Importance:
         number = int(self._tracing.channels.groups().max()) + 1
         evidence = self._calibration.gather([entry for entry, _ in self._entries])
         items, groups = [np.zeros(0)], [np.zeros(0, int)]
-        for (entry, axes), known in zip(self._entries, evidence, strict=True):
-            scores = self._score(entry, known)
+        for place, (entry, axes) in enumerate(self._entries):
+            scores = self._score(entry, evidence[place], place)
             for made in axes:
                 others = tuple(a for a in range(scores.ndim) if a != made.axis)
                 line = scores.mean(axis=others, dtype="float64")
@@ -149,7 +149,7 @@ class Importance:
         scores[np.bincount(groups, minlength=number) == 0] = np.nan
         return scores
 
-    def _score(self, entry, evidence):
+    def _score(self, entry, evidence, place):
         """Returns the scores of a weight, an array of its own shape."""
         layout = layout_of(entry.layer, entry.variable)
         own = as_array(entry.variable)
@@ -162,8 +162,8 @@ class Importance:
         }
         if self._by_scales:
             evidence[_SCALE] = weight
-        if "name" in self._requires:
-            evidence["name"] = entry.name
+        known = {"name": entry.name, "place": place}
+        evidence |= {kind: known[kind] for kind in self._requires if kind in known}
         _check_numbers(weight, entry, "holds")
         scores = np.asarray(self.criterion(weight, **evidence))
         if scores.shape != weight.shape or scores.dtype.kind not in "biuf":

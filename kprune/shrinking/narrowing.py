@@ -60,6 +60,7 @@ class Narrowing:
     def lowest(self, chooser, sparsity, macs):
         """Returns which channels go by their scores, a bool array by channel."""
         if macs is None:
+            sparsity = chooser.own_sparsity() if sparsity is None else sparsity
             chooser.check(sparsity)
             return self._channels(chooser(sparsity))
         most = macs * macs_without(self.tracing, self._channels([]))

@@ -3,7 +3,7 @@
 import numpy as np
 
 from kprune import cloning
-from kprune.copier import Copier
+from kprune.rebuilding import copy_operation, rebuilt
 from kprune.shrinking.rules import rule_of
 from kprune.weight_access import as_array
 
@@ -90,37 +90,26 @@ def without(model, tracing, removed):
         A model of the same graph, layer names and inputs.
     """
     narrowed = Narrowed(tracing, removed)
-    copier = Copier(model)
-    pairs = []
-
-    def stand_in(layer, parents):
-        new = _narrow_copy(layer, narrowed, copier)
-        pairs.append((layer, new))
-        return new
-
-    with model.distribute_strategy.scope():
-        result = cloning.rebuild(
-            model,
-            stand_in,
-            lambda operation: _operation(operation, narrowed),
-            lambda tensor: narrowed.tensor(tensor),
-        )
-        for layer, new in pairs:
-            _carry_over(layer, new, narrowed)
-        cloning.copy_compilation(model, result)
-    return result
+    return rebuilt(
+        model,
+        lambda layer, parents, copier: _narrow_copy(layer, narrowed, copier),
+        lambda operation: _operation(operation, narrowed),
+        narrowed.tensor,
+    )
 
 
 def _narrow_copy(layer, narrowed, copier):
+    """Makes a narrow layer, and what carries over what is left of the state."""
     rule = rule_of(layer)
     changes = rule.config(layer, narrowed) if rule is not None else {}
-    return copier.copy(layer, changes)
+    new = copier.copy(layer, changes)
+    return new, lambda: _carry_over(layer, new, narrowed)
 
 
 def _operation(operation, narrowed):
     rule = rule_of(operation)
     new = rule and rule.stand_in(operation, narrowed)
-    return new or cloning.copy_operation(operation)
+    return new or copy_operation(operation)
 
 
 def _carry_over(layer, new, narrowed):

@@ -8,7 +8,7 @@ from kprune import registry
 from kprune.arguments import check_number, check_sparsity, check_whole
 from kprune.scopes import PerLayer
 from kprune.shrinking import optimizer_state
-from kprune.shrinking.choice import Chooser, scope_for
+from kprune.shrinking.choice import Chooser, says_how_much, scope_for
 from kprune.shrinking.narrowing import Narrowing
 from kprune.shrinking.plain import check_model, without_masks
 
@@ -124,9 +124,7 @@ def shrink(
     plain, only, skip = without_masks(model, only, skip)
     work = Narrowing(plain, only, skip, exact, calibration_data)
     scope = scope_for(scope, work.families)
-    if sparsity is None and macs is None:
-        sparsity = _own_sparsity(scope)
-    if sparsity is None and macs is None:
+    if sparsity is None and macs is None and not says_how_much(scope):
         removed = work.zeros(min_width, round_to)
         compared = np.zeros_like(removed)
     else:
@@ -162,9 +160,3 @@ def _per_layer(sparsities, scope):
         )
     return PerLayer(sparsities)
 
-
-def _own_sparsity(scope):
-    """Returns the sparsity that a scope asks for by itself, or `None`."""
-    if isinstance(scope, PerLayer):
-        return max([scope.default, *scope.sparsities.values()])
-    return None if scope.fixed_count else 0.5  # whatever: the scores decide

@@ -6,7 +6,8 @@ import math
 import numpy as np
 from keras import layers
 
-from kprune.prunable import Selection, find_weights
+from kprune.layer_choice import Selection
+from kprune.prunable import find_weights
 from kprune.targets.costs import applications
 
 _KINDS = {

@@ -7,21 +7,17 @@ import tensorflow as tf
 from keras import layers
 
 import kprune
-from kprune import mask_store
 from kprune.calibration import Calibration
+from tests.checks import entries
 
 RNG = np.random.default_rng(0)
-
-
-def entries_of(model):
-    return [entry for store in mask_store.stores(model) for entry in store.entries]
 
 
 def evidence_of(model, kind, x):
     """Gathers over batches of uneven sizes."""
     data = tf.data.Dataset.from_tensor_slices(x).batch(7)
-    entries = entries_of(model)
-    return [e[kind] for e in Calibration(model, [kind], data).gather(entries)]
+    gathered = Calibration(model, [kind], data).gather(entries(model))
+    return [evidence[kind] for evidence in gathered]
 
 
 def single(layer, shape, dtype="float32"):
@@ -142,7 +138,7 @@ def test_a_layer_answers_behind_its_normalization_and_activation():
     means = evidence_of(pruned, "output_mean", x)
     positive = evidence_of(pruned, "output_positive", x)
 
-    for entry, mean, above in zip(entries_of(pruned), means, positive, strict=True):
+    for entry, mean, above in zip(entries(pruned), means, positive, strict=True):
         if entry.layer.name == "operator":
             tensor = model.get_layer("head").input  # behind the operation
         else:
@@ -182,7 +178,7 @@ def test_an_equation_says_on_which_axis_the_channels_are():
 
     (mean,) = evidence_of(model, "output_mean", x)
 
-    kernel = entries_of(model)[0].variable.numpy()
+    kernel = entries(model)[0].variable.numpy()
     answers = np.maximum(np.einsum("btc,ts->bsc", x, kernel), 0)
     np.testing.assert_allclose(mean, answers.mean(axis=(0, 2)), rtol=1e-4)
 
@@ -191,7 +187,7 @@ def test_a_normalization_of_other_axes_has_no_scale_for_the_channels():
     model = mixer(layers.BatchNormalization())
 
     with pytest.raises(ValueError, match="No batch normalization .* 'mix' directly"):
-        Calibration(model, ["batch_norm_scale"]).gather(entries_of(model))
+        Calibration(model, ["batch_norm_scale"]).gather(entries(model))
 
 
 @pytest.mark.parametrize("kind", ["input_norm", "output_mean"])
@@ -224,7 +220,7 @@ def test_scales_are_those_of_the_normalization_behind():
     model = network()
     pruned = kprune.prune(model, only="plain")
 
-    (scale,) = Calibration(pruned, ["batch_norm_scale"]).gather(entries_of(pruned))
+    (scale,) = Calibration(pruned, ["batch_norm_scale"]).gather(entries(pruned))
 
     expected = model.get_layer("norm").gamma
     np.testing.assert_array_equal(scale["batch_norm_scale"], expected)
@@ -234,7 +230,7 @@ def test_a_layer_without_normalization_behind_is_named():
     pruned = kprune.prune(network(), only="own")
 
     with pytest.raises(ValueError, match="No batch normalization .* 'own' directly"):
-        Calibration(pruned, ["batch_norm_scale"]).gather(entries_of(pruned))
+        Calibration(pruned, ["batch_norm_scale"]).gather(entries(pruned))
 
 
 def test_a_layer_of_unknown_inputs_is_named():
@@ -246,7 +242,7 @@ def test_a_layer_of_unknown_inputs_is_named():
 
 def test_a_sample_is_bounded_and_spread_over_all_data():
     model = single(layers.Dense(1, use_bias=False), (1,))
-    entries_of(model)[0].variable.assign([[1.0]])
+    entries(model)[0].variable.assign([[1.0]])
     x = np.arange(20_000, dtype="float32")[:, None]
 
     (sample,) = evidence_of(model, "output_sample", x)
@@ -284,7 +280,7 @@ def test_criteria_of_channels_prune_whole_channels_in_fit(criterion):
 def test_wanda_keeps_weights_whose_inputs_are_large():
     x = np.float32([[3, 0.1, 1]] * 4)
     model = single(layers.Dense(2, use_bias=False), (3,))
-    entries_of(model)[0].variable.assign([[1.0, 0.1], [9.0, -12.0], [1.0, 0.5]])
+    entries(model)[0].variable.assign([[1.0, 0.1], [9.0, -12.0], [1.0, 0.5]])
 
     pruner = kprune.Pruner(
         model, kprune.ConstantSchedule(0.5), criterion="wanda", calibration_data=x
@@ -294,3 +290,66 @@ def test_wanda_keeps_weights_whose_inputs_are_large():
     # |w| * norm, in units of 2: 3, 0.3; 0.9, 1.2; 1, 0.5
     mask = model.layers[0].masks["kernel"].numpy()
     np.testing.assert_array_equal(mask, [[1, 0], [0, 1], [1, 0]])
+
+
+class Counted(layers.Dense):
+    """A layer that counts how often its Python runs, which is when it is traced."""
+
+    calls = 0
+
+    def call(self, inputs):
+        self.calls += 1
+        return super().call(inputs)
+
+
+@pytest.mark.parametrize("kind", ["input_norm", "output_mean"])
+def test_a_model_is_traced_for_the_first_update_only_and_seen_as_it_is(kind):
+    layer = Counted(3, name="counted")
+    model = kprune.prune(keras.Sequential([keras.Input((5,)), layers.Dense(5), layer]))
+    x = RNG.normal(size=(20, 5)).astype("float32")
+    data = tf.data.Dataset.from_tensor_slices(x).batch(8)
+    calibration = Calibration(model, [kind], data)
+    first = calibration.gather(entries(model))
+    counted = model.get_layer("counted").layer
+    calls = counted.calls
+    model.set_weights(
+        [2 * w if w.dtype == "float32" else w for w in model.get_weights()]
+    )
+
+    second = calibration.gather(entries(model))
+
+    assert counted.calls == calls
+    fresh = Calibration(model, [kind], data).gather(entries(model))
+    np.testing.assert_allclose(second[1][kind], fresh[1][kind], rtol=1e-5)
+    assert (second[1][kind] > first[1][kind]).all()
+
+
+@pytest.mark.parametrize("criterion", ["activation_mean", "apoz", "batch_norm_scale"])
+def test_channels_that_end_within_a_layer_are_refused_before_training(criterion):
+    inputs = keras.Input((6, 6, 4))
+    layer = layers.SeparableConv2D(4, 3, use_bias=False, name="separable")
+    wrapper = kprune.PruningWrapper(
+        layer, granularity=kprune.Channel(), weights=["depthwise_kernel"]
+    )
+    outputs = layers.GlobalAveragePooling2D()(
+        layers.BatchNormalization()(wrapper(inputs))
+    )
+    model = keras.Model(inputs, outputs)
+    model.compile("sgd", "mse")
+    pruning = kprune.PruningCallback(
+        kprune.ConstantSchedule(0.5, begin_step=3),
+        criterion=criterion,
+        calibration_data=np.ones((4, 6, 6, 4), "float32"),
+    )
+    x = np.ones((4, 6, 6, 4), "float32")
+
+    with pytest.raises(ValueError, match=r"'separable/depthwise_kernel' are mixed"):
+        model.fit(x, x[:, 0, 0], batch_size=1, verbose=0, callbacks=[pruning])
+
+
+def test_a_cell_within_a_loop_is_named():
+    lstm = layers.LSTM(3, name="lstm")
+    model = kprune.prune(keras.Sequential([keras.Input((2, 2)), lstm]), only="lstm")
+
+    with pytest.raises(ValueError, match=r"The layer 'lstm_cell.*' runs inside a loop"):
+        evidence_of(model, "output_mean", np.ones((4, 2, 2), "float32"))

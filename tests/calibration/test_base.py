@@ -6,7 +6,7 @@ from keras import layers
 import kprune
 from kprune import registry
 from kprune.calibration import Calibration, gathers
-from tests.training_helpers import entries
+from tests.checks import entries
 
 X, Y = np.ones((8, 3), "float32"), np.zeros((8, 2), "float32")
 

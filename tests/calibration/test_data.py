@@ -8,7 +8,7 @@ from keras import layers
 
 import kprune
 from kprune.calibration import Calibration, CalibrationData
-from tests.training_helpers import entries
+from tests.checks import entries
 
 X = np.arange(210, dtype="float32").reshape(70, 3)
 Y = X[:, :2] / 210

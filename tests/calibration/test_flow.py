@@ -5,7 +5,7 @@ from keras import layers
 
 import kprune
 from kprune.calibration import Calibration
-from tests.training_helpers import entries
+from tests.checks import entries
 
 
 def flow_of(model, data=None):
@@ -95,6 +95,19 @@ def test_flow_that_overflows_is_scaled_down_and_keeps_its_order():
     found = flows[0] / flows[0].max()
     np.testing.assert_allclose(found, np.stack([after, after]) / after.max(), rtol=1e-4)
     assert all(np.isfinite(flow).all() and flow.all() for flow in flows)
+
+
+def test_scale_of_the_last_update_makes_no_difference_to_the_next():
+    model = chain(*(layers.Dense(2, use_bias=False) for _ in range(12)))
+    calibration = Calibration(model, ["synaptic_flow"], None)
+
+    for size in (1, 1e3, 1e9, 1e9, 1e3, 0.1, 1e6):
+        for layer in model.layers:
+            layer.set_weights([FIRST * size, *layer.get_weights()[1:]])
+        found = calibration.gather(entries(model))
+
+        for evidence, expected in zip(found, flow_of(model), strict=True):
+            np.testing.assert_array_equal(evidence["synaptic_flow"], expected)
 
 
 def test_flow_that_overflows_even_in_float64_is_an_error():

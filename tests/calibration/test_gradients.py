@@ -6,7 +6,7 @@ from keras import layers
 
 import kprune
 from kprune.calibration import Calibration
-from tests.training_helpers import entries
+from tests.checks import entries
 
 ROWS = 40  # A batch of 32 and one of 8.
 KINDS = (

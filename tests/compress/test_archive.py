@@ -12,6 +12,7 @@ from kprune.compress import ArchiveError, load_archive, save_archive
 from kprune.compress.architecture import full_config
 from tests.compress.streams_of import lenet_300_100, share_all
 from tests.export import models
+from tests.subclassed_models import bare
 
 PLAIN = [m for m in models.FOR_EVERY_FORMAT[:-1] if "subclass" not in m.__name__]
 
@@ -471,18 +472,8 @@ def test_a_size_that_loading_refuses_by_default_is_noted(tmp_path):
 
 
 def test_a_model_shared_in_place_is_refused_with_one_remedy(tmp_path):
-    class Bare(keras.Model):
-        def __init__(self, dense):
-            super().__init__()
-            self.dense = dense
-
-        def call(self, x):
-            return self.dense(x)
-
-    model = Bare(layers.Dense(3))
-    model(np.ones((1, 4), "float32"))
     with pytest.warns(UserWarning, match="pruned in place"):
-        shared = kprune.share_weights(model, bits=1)
+        shared = kprune.share_weights(bare(), bits=1)
 
     with pytest.raises(ArchiveError, match=r"get_config`, build .*kprune\.strip`\.$"):
         save_archive(shared, tmp_path / "m.kpz")

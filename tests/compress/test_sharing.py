@@ -9,18 +9,20 @@ import tensorflow as tf
 from keras import layers
 
 import kprune
-from kprune import mask_store
+from kprune import whole_model
 from kprune.compress.codebooks import codebook
 from kprune.compress.sharing import is_shared, share_weights
 from kprune.compress.sharing_store import SharedWeight, shared
-from tests.layer_cases import CASES, assert_equal, assert_plain, values
+from tests.checks import assert_equal, assert_plain, entries, values
+from tests.layer_cases import CASES
+from tests.subclassed_models import Bare, Net, bare, net
 from tests.training_helpers import (
     BATCH,
     OwnStep,
     averages_of,
     data,
-    entries,
     network,
+    with_slow,
 )
 
 X, Y = data()
@@ -236,13 +238,7 @@ ROWS = {
 IN_THE_SLOW_RUN = {"jit", "ema", "accumulation_sgd", "mixed_float16_sgd_jit"}
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        pytest.param(name, marks=pytest.mark.slow if name in IN_THE_SLOW_RUN else ())
-        for name in ROWS
-    ],
-)
+@pytest.mark.parametrize("name", with_slow(IN_THE_SLOW_RUN, ROWS))
 def test_sharing_is_held_after_every_batch_of_every_training(name):
     row = ROWS[name]
     keras.config.set_dtype_policy(row.policy)
@@ -318,31 +314,6 @@ def test_layer_shares_trains_saves_and_strips(case, tmp_path):
 
 
 @keras.saving.register_keras_serializable("kprune_sharing")
-class Net(keras.Model):
-    def __init__(self, units=8, **kwargs):
-        super().__init__(**kwargs)
-        self.units = units
-        self.body = layers.Dense(units, "tanh", name="body")
-        self.heads = {"a": layers.Dense(3, name="head")}
-
-    def build(self, input_shape):
-        self.body.build(input_shape)
-        self.heads["a"].build((None, self.units))
-
-    def call(self, inputs):
-        return self.heads["a"](self.body(inputs))
-
-    def get_config(self):
-        return {**super().get_config(), "units": self.units}
-
-
-def net(model_class=Net):
-    model = model_class(name="net")
-    model(X)
-    return model
-
-
-@keras.saving.register_keras_serializable("kprune_sharing")
 class OtherNet(Net):
     def call(self, inputs):
         return -super().call(inputs)
@@ -374,15 +345,7 @@ def test_subclassed_model_is_stripped_to_its_class():
 
 
 def test_model_that_only_its_constructor_can_make_is_shared_in_place():
-    class Bare(keras.Model):
-        def __init__(self, dense):
-            super().__init__()
-            self.dense = dense
-
-        def call(self, inputs):
-            return self.dense(inputs)
-
-    model = Bare(layers.Dense(3))
+    model = bare()
     train(model)
 
     with pytest.warns(UserWarning, match="pruned in place"):
@@ -445,7 +408,7 @@ def test_clusters_survive(how, tmp_path):
         assert_equal(ours.indices.numpy(), theirs.indices.numpy())
         assert_equal(ours.mask.numpy(), theirs.mask.numpy())
     assert_equal(new(X), shared(X))
-    assert mask_store.clock_of(new) == 4
+    assert whole_model.clock_of(new) == 4
     train(new)
     assert_held(new)
 
@@ -517,7 +480,7 @@ def test_masks_and_clock_of_a_pruned_model_go_on():
     shared = share_weights(pruned, bits=4)
     train(shared)
 
-    assert mask_store.clock_of(shared) == 8
+    assert whole_model.clock_of(shared) == 8
     for ours, theirs in zip(shared_entries(shared), entries(pruned), strict=True):
         assert_equal(ours.mask.numpy(), theirs.mask.numpy())
         assert_equal(ours.variable.numpy() == 0, ~theirs.mask.numpy())
@@ -735,7 +698,7 @@ def test_sharing_one_layer_more_leaves_all_others_as_they_are(make, first, secon
     assert (clustered.size, later.size) == (5, 9)
     for entry, mask in zip(entries(both), masks, strict=True):
         np.testing.assert_array_equal(entry.mask, mask)
-    assert mask_store.clock_of(both) == 7
+    assert whole_model.clock_of(both) == 7
     train(both)
     assert_held(both)
 

@@ -7,7 +7,8 @@ from keras import layers
 
 import kprune
 from kprune.calibration import Calibration
-from tests.training_helpers import data, entries
+from tests.checks import entries
+from tests.training_helpers import data
 
 X, Y = data(batches=4)  # 32 rows, one batch
 HIDDEN, HEAD = "hidden/kernel", "head/kernel"

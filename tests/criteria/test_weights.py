@@ -51,6 +51,31 @@ def test_layer_adaptive_lets_the_lower_index_of_equal_weights_stay():
     np.testing.assert_allclose(scores, [[1, 1 / 2], [0, 1 / 3]])
 
 
+@pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
+@pytest.mark.parametrize("share", [0.0, 0.3, 1.0])
+def test_layer_adaptive_goes_from_the_largest_down_bit_for_bit(share, dtype):
+    rng = np.random.default_rng(0)
+    weight = np.concatenate([rng.normal(size=300), rng.integers(-4, 5, 200) / 2])
+    weight = rng.permutation(weight * (rng.random(500) < share)).astype(dtype)
+
+    scores = kprune.LayerAdaptive()(weight)
+
+    energy, total = weight.astype("float32").astype("float64") ** 2, 0.0
+    expected = np.zeros(500)
+    for place in sorted(np.flatnonzero(weight), key=lambda i: (-energy[i], i)):
+        total += energy[place]
+        expected[place] = energy[place] / total
+    np.testing.assert_array_equal(scores, expected)
+
+
+def test_layer_adaptive_ranks_weights_that_differ_in_one_bit():
+    bits = np.uint32([0x3F800001, 0x3F800000, 0x3F80FFFF, 0x3F810000, 1, 2, 0x7F7FFFFF])
+
+    scores = kprune.LayerAdaptive()(bits.view("float32"))
+
+    np.testing.assert_array_equal(np.argsort(scores), np.argsort(bits))
+
+
 def test_layer_adaptive_does_not_see_how_large_a_layer_s_weights_are():
     weights = [normal((20, 10)), normal((10, 30), seed=1)]
 
@@ -66,19 +91,19 @@ def test_layer_adaptive_does_not_see_how_large_a_layer_s_weights_are():
 def test_random_scores_are_the_same_at_each_update_and_differ_between_weights():
     random, weight = kprune.Random(3), normal((20, 10))
 
-    scores = random(weight, name="a/kernel")
+    scores = random(weight, place=0)
 
-    np.testing.assert_array_equal(scores, random(2 * weight, name="a/kernel"))
+    np.testing.assert_array_equal(scores, random(2 * weight, place=0))
     for other in (
-        random(weight, name="b/kernel"),
-        kprune.Random(4)(weight, name="a/kernel"),
-        random(weight.reshape(10, 20), name="a/kernel").reshape(20, 10),
+        random(weight, place=1),
+        kprune.Random(4)(weight, place=0),
+        random(weight.reshape(10, 20), place=0).reshape(20, 10),
     ):
         assert abs(np.corrcoef(scores.ravel(), other.ravel())[0, 1]) < 0.25
 
 
 def test_random_scores_are_uniform():
-    scores = kprune.Random()(np.zeros((200, 200), "float32"), name="kernel")
+    scores = kprune.Random()(np.zeros((200, 200), "float32"), place=0)
 
     counts, _ = np.histogram(scores, bins=4, range=(0, 1))
     np.testing.assert_allclose(counts, 10_000, rtol=0.05)

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 
 import kprune
+from kprune.granularity import base
 
 
 def kept_in_groups(mask, m, axis=-2):
@@ -106,6 +107,44 @@ def test_ranks_that_a_mask_has_left_are_known():
     kept = units.kept(np.array([[True], [False], [True], [False]]))
 
     np.testing.assert_array_equal(kept, [1, 0, 1, 0])
+
+
+def ranks_one_by_one(scores, mask, m):
+    """The same along the last axis, by sorting one group after the other."""
+    ranks = np.zeros(scores.shape, int)
+    for line in np.ndindex(scores.shape[:-1]):
+        for begin in range(0, scores.shape[-1], m):
+            places = [(*line, i) for i in range(begin, scores.shape[-1])][:m]
+            # What is removed ranks last, by its index alone.
+            order = sorted(places, key=lambda p: (-scores[p] if mask[p] else 9, p))
+            for number, place in enumerate(order):
+                ranks[place] = number * m // len(places)
+    return ranks
+
+
+@pytest.mark.parametrize("band", [24, 1 << 20])
+@pytest.mark.parametrize("axis", [-1, -2])
+@pytest.mark.parametrize(
+    "shape", [(1, 1), (9, 7), (8, 12), (3, 2, 10, 5), (1, 1, 6, 6)]
+)
+@pytest.mark.parametrize("m", [2, 4, 5, 9])
+@pytest.mark.parametrize("dtype", ["float16", "float32"])
+def test_units_are_the_ranks_within_a_group(dtype, m, shape, axis, band, monkeypatch):
+    monkeypatch.setattr(base, "_BAND", band)
+    rng = np.random.default_rng(m)
+    scores = rng.integers(-3, 4, shape).astype(dtype)  # with many ties
+    mask = rng.random(shape) < 0.6
+
+    for present in (None, mask):
+        units = kprune.NofM(1, m, axis).units(scores, present)
+
+        known = np.ones(shape, bool) if present is None else present
+        lines = (np.moveaxis(a, axis, -1) for a in (scores, known))
+        ranks = np.moveaxis(ranks_one_by_one(*lines, m), -1, axis)
+        for keep in (np.arange(m) < 1, rng.random(m) < 0.5, np.ones(m, bool)):
+            np.testing.assert_array_equal(units.expand(keep), keep[ranks])
+        left = np.bincount(ranks[mask], minlength=m) > 0
+        np.testing.assert_array_equal(units.kept(mask), left)
 
 
 @pytest.mark.parametrize("scope", ["global", kprune.Global()])

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import kprune
-from kprune.granularity import tiled
+from kprune.granularity import base, tiled
 
 
 def tile_numbers(shape, tile):
@@ -58,6 +58,71 @@ def test_a_tile_is_left_if_one_of_its_weights_is(shape, tile):
     np.testing.assert_array_equal(
         kept, np.bincount(owner[mask], minlength=len(kept)) > 0
     )
+
+
+@pytest.fixture(params=[None, 40], ids=["whole", "in bands"])
+def band(request, monkeypatch):
+    """Lets arrays be worked on in parts that are far smaller than usual."""
+    if request.param:
+        monkeypatch.setattr(base, "_BAND", request.param)
+
+
+@pytest.mark.parametrize("rest", [0, 1, 3])
+@pytest.mark.parametrize("length", [2, 3, 4, 6, 8, 12, 16, 24])
+@pytest.mark.parametrize("rows", [1, 2])
+@pytest.mark.parametrize("dtype", ["float16", "float32"])
+@pytest.mark.usefixtures("band")
+def test_runs_of_any_length_along_the_outputs(dtype, rows, length, rest):
+    rng = np.random.default_rng(length)
+    shape = (2, 7, 5 * length + rest % length)
+    scores = rng.normal(size=shape).astype(dtype)
+    owner = tile_numbers(shape, (1, rows, length))
+
+    units = tiled(scores, (1, rows, length))
+
+    for number in range(len(units.scores)):
+        own = scores[owner == number].astype("float64")
+        tolerance = 1e-6 if dtype == "float32" else 1e-2
+        assert units.scores[number] == pytest.approx(own.mean(), abs=tolerance)
+    keep, mask = rng.random(len(units.scores)) < 0.5, rng.random(shape) < 0.1
+    np.testing.assert_array_equal(units.expand(keep), keep[owner])
+    left = np.bincount(owner[mask], minlength=len(keep)) > 0
+    for order in "CF":
+        np.testing.assert_array_equal(units.kept(np.array(mask, order=order)), left)
+
+
+@pytest.mark.parametrize("length", [2, 4, 7, 16])
+@pytest.mark.usefixtures("band")
+def test_a_short_run_of_outputs_is_summed_up_from_the_left(length):
+    scores = np.random.default_rng(0).normal(size=(9, 6 * length)).astype("float32")
+
+    found = tiled(scores, (1, length)).scores
+
+    runs = scores.reshape(-1, length).T
+    total = runs[0]
+    for place in runs[1:]:
+        total = total + place
+    np.testing.assert_array_equal(found, total / np.float32(length))
+
+
+def test_tiles_of_single_weights_are_not_the_scores_themselves():
+    scores = np.ones((3, 4), "float32")
+
+    units = tiled(scores, (1, 1))
+
+    assert not np.shares_memory(units.scores, scores)
+
+
+def test_bands_cover_an_array_once():
+    for shape, weights in itertools.product([(7,), (1, 5, 3), (4, 6), (1, 1)], [1, 9]):
+        for size in (1, 8, 20, 1 << 20):
+            seen = np.zeros(shape, int)
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr(base, "_BAND", size)
+                for part in base.bands(shape, weights):
+                    seen[part] += 1
+
+            assert (seen == 1).all()
 
 
 def test_sizes_are_one_number_where_all_tiles_are_whole():

@@ -7,7 +7,8 @@ from keras import layers
 
 import kprune
 from kprune.layout import layout_of
-from tests.training_helpers import assert_masked, entries
+from tests.checks import entries
+from tests.training_helpers import assert_masked
 
 IMAGES = {
     "conv2d": lambda: layers.Conv2D(3, 2),

@@ -6,7 +6,7 @@ import pytest
 from keras import layers
 
 import kprune
-from tests.layer_cases import pruned_at_once
+from tests.checks import pruned_at_once
 
 
 def small():

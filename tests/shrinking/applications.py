@@ -56,7 +56,7 @@ def images_for(model, number=8, seed=0):
     """Draws images that differ in more than noise, in the range that a model expects.
 
     Returns:
-        float32 array of shape `(number, height, width, 3)`.
+        Array of shape `(number, height, width, 3)`.
     """
     generator = np.random.default_rng(seed)
     height, width = model.input.shape[1:3]
@@ -67,7 +67,7 @@ def images_for(model, number=8, seed=0):
     images = np.clip(np.asarray(smooth) + colours + noise, -1, 1)
     kinds = (layers.Rescaling, layers.Normalization)
     takes_pixels = any(isinstance(x, kinds) for x in model._flatten_layers())
-    return (127.5 * (images + 1) if takes_pixels else images).astype("float32")
+    return (127.5 * (images + 1) if takes_pixels else images).astype(model.input.dtype)
 
 
 def calibrate(model, images):

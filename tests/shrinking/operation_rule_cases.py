@@ -8,6 +8,7 @@ out by hand.
 import dataclasses
 from collections.abc import Callable
 
+import keras
 import numpy as np
 from keras import layers, ops
 from keras.src.ops import core, nn
@@ -530,3 +531,100 @@ two(
     widths=NEITHER,
     reasons=["statistics"],
 )
+
+# What is easily got wrong.
+
+_OPEN, _OPEN_IMAGE = (None, 3), (None, None, 3)
+
+
+def _behind_the_batch(x):
+    """Lets the batch be the last axis for a while."""
+    x = ops.transpose(x, (1, 2, 0)) * np.arange(8, dtype="float32")[:, None] + 1
+    return ops.transpose(ops.reshape(x, (6, 8, -1)), (2, 0, 1))
+
+
+one("batch last", operations.Transpose, _behind_the_batch, STEPS)
+one("batch last, known", operations.Transpose, _behind_the_batch, (4, 6, 3))
+one("open steps", operations.Reshape, lambda x: ops.reshape(x, (-1, 8)), _OPEN)
+one("open steps in two", layers.Reshape, layers.Reshape((-1, 4)), _OPEN, {"a": 4})
+one("open steps by two", layers.Reshape, layers.Reshape((-1, 16)), _OPEN)
+one(
+    "open places of blocks",
+    nn.DepthToSpace,
+    lambda x: ops.nn.depth_to_space(x, 2),
+    _OPEN_IMAGE,
+)
+one(
+    "all blocks of one channel",
+    nn.DepthToSpace,
+    lambda x: ops.nn.depth_to_space(x[..., :4], 2),
+    IMAGE,
+    reasons=["last"],
+)
+one(
+    "blocks of rows that are channels",
+    nn.SpaceToDepth,
+    lambda x: ops.nn.space_to_depth(ops.swapaxes(x, 1, -1), 2),
+    IMAGE,
+    NONE,
+    ["mixed"],
+)
+one(
+    "margins of rows that are channels",
+    layers.Cropping2D,
+    lambda x: layers.Cropping2D(1)(ops.swapaxes(x, 1, -1)),
+    IMAGE,
+    NONE,
+    ["mixed"],
+)
+one(
+    "numbers looked up",
+    layers.Embedding,
+    lambda x: layers.Embedding(50, 2)(ops.cast(ops.abs(x), "int32")),
+    widths=NONE,
+    reasons=["mixed"],
+)
+
+
+@case("layer of sizes shared with what can't go", layers.Reshape, (8,), NONE, "partner")
+def _(x):
+    in_rows = layers.Reshape((4, 2))
+    return end(layers.Flatten()(in_rows(dense(x)) + in_rows(x)))
+
+
+@case("layer of sizes shared", layers.Reshape, ROW, BOTH)
+def _(x):
+    in_rows = layers.Reshape((4, 2))
+    rows = in_rows(dense(x)), in_rows(dense(x, "b"))
+    return end(layers.Concatenate()([layers.Flatten()(one) for one in rows]))
+
+
+@case("operation with constants used twice", operations.Take, ROW, NONE, "unknown")
+def _(x):
+    x, take = dense(x), operations.Take(-1)
+    return end(take(x, [1, 2, 5]) - take(x, [3, 4, 5]))
+
+
+@case("constants in a shared model", operations.GetItem, ROW, BOTH)
+def _(x):
+    inputs = keras.Input((8,))
+    numbers = np.arange(8, dtype="float32")
+    inner = keras.Model(inputs, (inputs * numbers)[:, 2:])
+    return end(inner(dense(x)) * inner(dense(x, "b")))
+
+
+@case("one unit for all", operations.Add, ROW, {"a": 8, "b": 1}, "statistics")
+def _(x):
+    return end(ops.sum(dense(x) + dense(x, "b", 1), -1, keepdims=True))
+
+
+@case("mean of all numbers", operations.Mean, ROW, NONE, "statistics")
+def _(x):
+    x = dense(x)
+    return end(x * ops.mean(ops.square(x)))
+
+
+@case("sum of all numbers", operations.Sum, ROW, HALF)
+def _(x):
+    x = dense(x)
+    return end(x / ops.sqrt(ops.sum(ops.square(x)) + 1))

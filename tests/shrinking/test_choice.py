@@ -102,7 +102,11 @@ def test_channels_that_must_stay_count_for_the_width():
 def test_something_is_left_of_each_guarded_tensor():
     guarded = family(range(1, 9), guards=[[1, 2], [4, 5, 6]])
 
-    assert fitted(Room(guarded, RISING), 8) == [1]
+    # Of those that must stay the best ones do, before others with better scores.
+    assert fitted(Room(guarded, RISING), 8) == [1, 3, 4, 5, 7, 8]
+    assert fitted(Room(guarded, RISING), 8, 7, 6) == [1, 3, 4, 5, 7]
+    assert fitted(Room(guarded, RISING, round_to=4), 8) == [1, 3, 4, 5]
+    assert Room(guarded, RISING).contender().reachable == 0.75
 
 
 def test_masks_that_are_there_are_not_exceeded():

@@ -9,7 +9,13 @@ from kprune.registry import keys
 from kprune.shrinking.removal import without
 from kprune.shrinking.rules import elementwise, reductions, unary
 from kprune.shrinking.tracing import trace
-from tests.shrinking.exactness import assert_exact, choose, randomised
+from tests.shrinking.exactness import (
+    assert_exact,
+    choose,
+    outputs_of,
+    random_inputs,
+    randomised,
+)
 from tests.shrinking.operation_rule_cases import CASES, dense, unary_operation
 
 TABLES = (elementwise.COMBINING, reductions.STATISTICS, reductions.SUMS, unary.UNARY)
@@ -46,6 +52,35 @@ def test_what_is_left_of_an_operation_is_exact(case):
     assert {name: left[name] for name in case.widths} == case.widths
     reasons = sum(tracing.channels.reasons().values(), [])
     assert {reason.kind for reason in reasons} - {"output"} == case.reasons
+
+
+SAVED = {
+    "slice in steps",
+    "constant of the channels' axis",
+    "taken in rows",
+    "block",
+    "rolled back",
+    "repeated by numbers",
+    "split at",
+    "reshaped",
+}
+
+
+@pytest.mark.parametrize(
+    "case", [c for c in CASES if c.name in SAVED], ids=lambda case: case.name
+)
+def test_what_stands_in_for_an_operation_is_saved_and_narrowed_again(case, tmp_path):
+    _, small = halved(model_of(case))
+
+    small.save(tmp_path / "small.keras")
+    loaded = keras.saving.load_model(tmp_path / "small.keras")
+
+    inputs = random_inputs(small)
+    for ours, theirs in zip(
+        outputs_of(loaded, inputs), outputs_of(small, inputs), strict=True
+    ):
+        np.testing.assert_array_equal(ours, theirs)
+    halved(loaded)
 
 
 def left_of(kinds, body, shape=(6, 5)):

@@ -61,6 +61,13 @@ def test_what_is_left_are_slices_of_the_weights():
         np.testing.assert_array_equal(found_bias, bias[columns])
 
 
+def test_layers_that_are_not_named_get_the_default_of_the_scope():
+    scope = kprune.PerLayer({"a": 0.25}, default=0.34)
+
+    assert widths(shrink(dense_model(), scope=scope)) == {"a": 3, "b": 2, "head": 2}
+    assert widths(shrink(dense_model(), scope=scope, skip="b"))["a"] == 3
+
+
 def test_the_model_that_was_given_is_left_as_it_is():
     model = residual_model()
     before = [np.array(as_array(v)) for v in model.variables]
@@ -158,6 +165,19 @@ def test_layers_keep_a_least_width():
     small = shrink(residual_model(), sparsity=0.3, scope="global", min_width=7)
 
     assert min(widths(small)[n] for n in ("stem", "inner", "outer", "hidden")) >= 7
+
+
+def test_something_is_left_of_each_slice():
+    model = keras.Sequential([keras.Input((3,)), layers.Dense(6, name="made")])
+    made = model.layers[0]
+    made.kernel.assign(np.ones((3, 6)) * [1, 2, 9, 9, 9, 9])
+    x = made.output
+    outputs = [layers.Dense(2)(x), layers.Dense(2)(x[:, :2])]
+
+    small = shrink(keras.Model(model.inputs, outputs), 0.5, criterion="l2")
+
+    # Of the first two columns, the smallest there are, the larger one stays.
+    assert np.asarray(small.get_layer("made").kernel)[0].tolist() == [2, 9, 9]
 
 
 def test_protected_layers_keep_their_widths():

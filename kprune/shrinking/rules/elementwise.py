@@ -8,7 +8,7 @@ from keras import layers, ops
 from keras.src.applications.inception_resnet_v2 import CustomScaleLayer
 from keras.src.ops import numpy as operations
 
-from kprune import cloning
+from kprune.rebuilding import copy_operation
 from kprune.registry import register
 from kprune.shrinking.channels import NONE
 from kprune.shrinking.rules.base import ChannelRule
@@ -128,7 +128,7 @@ class CombiningRule(ChannelRule):
         rank = len(narrowed.output_of(operation))
         if not kept:
             return None
-        new = cloning.copy_operation(operation)
+        new = copy_operation(operation)
 
         def combine(*args, **kwargs):
             args = [_left_of(one, kept, rank) for one in args]

@@ -14,6 +14,7 @@ from keras.src.ops import numpy as operations
 
 from kprune.registry import register
 from kprune.shrinking.rules.base import ChannelRule
+from kprune.shrinking.rules.common import tie_lines
 from kprune.shrinking.value import Value, compressed
 
 _OPEN_SIZES = (12, 24)  # what is run in the place of a size that is not known
@@ -207,9 +208,9 @@ class DepthToSpaceRule(BlocksRule):
 
     def moved(self, ids, number, tracer):
         """Ties the channels that come to lie at different places."""
-        blocks = Value((number, len(ids) // number), (ids.reshape(number, -1),))
-        (line,) = tracer.pin(blocks, 1) or [np.zeros(blocks.shape[1], int)]
-        return line
+        lines = ids.reshape(number, -1).T
+        tie_lines(lines, tracer)
+        return lines.max(1)
 
 
 @register("channel_rules", layers.Flatten)

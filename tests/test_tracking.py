@@ -1,0 +1,181 @@
+"""What is followed through training steps, and let go when nobody asks for it."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import kprune
+from kprune.tracking import follow
+from tests.checks import entries
+from tests.training_helpers import BATCH, build_optimizer, data, fit, network
+
+HALF = kprune.ConstantSchedule(0.5)
+LATE = kprune.ConstantSchedule(0.5, begin_step=1)
+
+
+def pruned(optimizer="sgd", model=None, **options):
+    model = kprune.prune(model or network())
+    model.compile(optimizer, "mse", **options)
+    build_optimizer(model)
+    return model
+
+
+def by_surgery():
+    surgery = kprune.DynamicNetworkSurgery(frequency=5, end_step=10)
+    return kprune.PruningCallback(HALF, regrowth=surgery)
+
+
+def by_movement(schedule=LATE):
+    return kprune.PruningCallback(schedule, criterion="movement")
+
+
+def plainly():
+    return kprune.PruningCallback(HALF)
+
+
+def tracked_names(model):
+    return [name for e in entries(model) for name in e.tracked.variables_by_name]
+
+
+METHODS = {"shadow": by_surgery, "movement": by_movement}
+
+
+@pytest.mark.parametrize("kind", METHODS)
+@pytest.mark.parametrize(
+    "compiled",
+    [{}, pytest.param({"jit_compile": True}, marks=pytest.mark.slow)],
+    ids=["graph", "jit"],
+)
+def test_a_later_fit_lets_go_of_what_it_does_not_ask_for(kind, compiled, tmp_path):
+    model = pruned(**compiled)
+    fit(model, METHODS[kind](), epochs=1)
+    assert tracked_names(model)
+
+    fit(model, plainly(), epochs=1)
+
+    assert not any(kind in name for name in tracked_names(model))
+    model.save(tmp_path / "after.keras")
+    loaded = keras.saving.load_model(tmp_path / "after.keras")
+    assert not any(kind in name for name in tracked_names(loaded))
+    x, y = data()
+    for _ in range(2):  # both go on alike
+        model.train_on_batch(x[:BATCH], y[:BATCH])
+        loaded.train_on_batch(x[:BATCH], y[:BATCH])
+    np.testing.assert_array_equal(model(x), loaded(x))
+    fit(model, METHODS[kind](), epochs=1)  # and can be followed once more
+    assert any(kind in name for name in tracked_names(model))
+
+
+def test_movements_are_summed_up_anew_in_a_fit_after_one_without_them():
+    model = pruned()
+    fit(model, by_movement(), epochs=1)
+    fit(model, plainly(), epochs=1)
+    reference = kprune.prune(model)
+    reference.compile("sgd", "mse")
+    end = 25  # steps, a step into the third fit
+
+    fit(model, by_movement(kprune.ConstantSchedule(0.5, end)), epochs=1, shuffle=False)
+    fit(
+        reference,
+        by_movement(kprune.ConstantSchedule(0.5, end)),
+        epochs=1,
+        shuffle=False,
+    )
+
+    for one, other in zip(entries(model), entries(reference), strict=True):
+        sums = [e.tracked_as("movement").numpy() for e in (one, other)]
+        np.testing.assert_array_equal(*sums)
+
+
+def test_an_optimizer_gets_its_apply_back():
+    model, other = pruned(), pruned(keras.optimizers.SGD(0.01))
+    applied = []
+
+    def own_apply(grads, trainable_variables=None):
+        applied.append(len(grads))
+        return keras.optimizers.SGD.apply(other.optimizer, grads, trainable_variables)
+
+    other.optimizer.apply = own_apply
+    for each in (model, other):
+        fit(each, by_movement(), epochs=1)
+        assert "apply" in vars(each.optimizer)
+        assert each.optimizer.apply is not own_apply
+
+        fit(each, plainly(), epochs=1)
+
+    assert "apply" not in vars(model.optimizer)
+    assert other.optimizer.apply is own_apply and applied
+
+
+def test_a_backup_of_a_run_that_followed_more_is_restored_without_it(tmp_path):
+    backup = keras.callbacks.BackupAndRestore(tmp_path, delete_checkpoint=False)
+    fit(pruned(), by_surgery(), backup, epochs=1)
+    resumed = pruned()
+    fit(resumed, epochs=1)  # its step is traced already
+
+    fit(resumed, plainly(), backup, epochs=2)
+
+    assert not any("shadow" in name for name in tracked_names(resumed))
+
+
+def test_a_checkpoint_holds_no_more_than_is_followed(tmp_path):
+    model = pruned()
+    fit(model, by_surgery(), epochs=1)
+    fit(model, plainly(), epochs=1)
+
+    path = tf.train.Checkpoint(model=model).save(str(tmp_path / "after"))
+
+    names = [name for name, _ in tf.train.list_variables(path)]
+    assert names and not any("shadow" in name for name in names)
+
+
+def test_a_step_of_the_users_that_was_traced_before_runs_on():
+    model, (x, y) = pruned(), data()
+    optimizer = model.optimizer
+    follow(model, ["shadow"])
+
+    @tf.function
+    def step():
+        with tf.GradientTape() as tape:
+            loss = tf.reduce_mean((model(x[:BATCH]) - y[:BATCH]) ** 2)
+        optimizer.apply(
+            tape.gradient(loss, model.trainable_variables), model.trainable_variables
+        )
+
+    step()
+    before = model.get_weights()
+    follow(model, [])
+    step()
+
+    assert any((a != b).any() for a, b in zip(before, model.get_weights(), strict=True))
+
+
+@pytest.fixture
+def one_sided():
+    """A pruned model with a layer whose gradients are zero."""
+    inputs = keras.Input((6,))
+    outputs = [keras.layers.Dense(3, name=n)(inputs) for n in ("used", "unused")]
+    model = kprune.prune(keras.Model(inputs, outputs), only=["used", "unused"])
+    model.compile("sgd", ["mse", "mse"], loss_weights=[1.0, 0.0])
+    return model
+
+
+def test_a_layer_that_never_moved_is_named(one_sided):
+    x, y = data()
+
+    with pytest.raises(ValueError, match=r"of 'unused/kernel' shall be removed by"):
+        one_sided.fit(x, [y, y], verbose=0, callbacks=[by_movement()])
+
+    assert all(e.mask.numpy().all() for e in entries(one_sided))
+
+
+def test_a_layer_that_never_moved_may_stay_as_it_is(one_sided):
+    scope = kprune.PerLayer({"used": 0.5})
+    pruning = kprune.PruningCallback(LATE, criterion="movement", scope=scope)
+    x, y = data()
+
+    one_sided.fit(x, [y, y], verbose=0, callbacks=[pruning])
+
+    kept = {e.layer.name: int(e.mask.numpy().sum()) for e in entries(one_sided)}
+    assert kept == {"used": 9, "unused": 18}
