@@ -63,6 +63,7 @@ from kprune.quantize import (
 from kprune.registry import register
 from kprune.regrowth import SET, DynamicNetworkSurgery, Regrowth, RigL
 from kprune.regularizers import GroupLasso, Penalties
+from kprune.report.comparison import compare
 from kprune.report.summary import summary
 from kprune.rewinding import Rewind
 from kprune.rollback import Rollback
@@ -87,6 +88,14 @@ from kprune.scopes import (
     Scope,
     Sparing,
     Threshold,
+)
+from kprune.shrinking import (
+    ChannelRule,
+    ShrinkError,
+    ShrinkReport,
+    WhyNot,
+    shrink,
+    why_not,
 )
 from kprune.surgery import prune, strip
 from kprune.targets import (
@@ -113,6 +122,7 @@ __all__ = [
     "BatchNormScale",
     "Block",
     "Channel",
+    "ChannelRule",
     "ConstantSchedule",
     "CosineSchedule",
     "Criterion",
@@ -160,6 +170,8 @@ __all__ = [
     "SavedModel",
     "Schedule",
     "Scope",
+    "ShrinkError",
+    "ShrinkReport",
     "Sparing",
     "SquaredMagnitude",
     "SquaredTaylor",
@@ -173,8 +185,10 @@ __all__ = [
     "Units",
     "Vector",
     "Wanda",
+    "WhyNot",
     "check_tflm",
     "check_xnnpack",
+    "compare",
     "compute_mask",
     "compute_masks",
     "dequantize",
@@ -192,7 +206,9 @@ __all__ = [
     "save_archive",
     "set_clock",
     "share_weights",
+    "shrink",
     "strip",
     "summary",
+    "why_not",
     "write_c_array",
 ]

@@ -87,7 +87,7 @@ def _units(model):
         if granularity.elementwise:
             yield entry.name, mask, 1, (mask.size, np.count_nonzero(mask))
             continue
-        known = () if granularity.tied_by is None else (tie,)
+        known = () if tie is None else (tie,)
         units = granularity.units(np.zeros(mask.shape, "float32"), None, *known)
         counts = len(units.scores), np.count_nonzero(units.kept(mask))
         yield entry.name, mask, int(np.max(units.sizes)), counts

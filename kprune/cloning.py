@@ -114,11 +114,13 @@ def _copy_tables(parts):
             values = {}
             old.save_own_variables(values)
             new.load_own_variables(values)
+    with_assets = [pair for pair in parts if hasattr(pair[1], "load_assets")]
+    if not with_assets:  # a folder for each layer would take longer than its copy
+        return
     with tempfile.TemporaryDirectory() as folder:
-        for new, old in parts:
-            if hasattr(old, "load_assets"):
-                old.save_assets(folder)
-                new.load_assets(folder)
+        for new, old in with_assets:
+            old.save_assets(folder)
+            new.load_assets(folder)
 
 
 def copy_compilation(source, target):

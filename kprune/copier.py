@@ -71,11 +71,12 @@ class Copier:
             # nothing but these layers is, since other ids may be those of objects
             # that are gone.
             configs = get_global_attribute("shared_objects/id_to_config_map")
-            configs.update((i, {}) for i in self._ids)
+            configs.update(dict.fromkeys(self._ids, {}))
             objects = get_global_attribute("shared_objects/id_to_obj_map")
             objects.update(self._copies)
             yield
-            self._copies.update((i, objects[i]) for i in self._ids & objects.keys())
+            made = self._ids & (objects.keys() - self._copies.keys())
+            self._copies.update((i, objects[i]) for i in made)
 
 
 def in_short(error):

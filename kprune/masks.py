@@ -117,7 +117,10 @@ def compute_masks(
         for i, weight in enumerate(weights)
     ]
     groups = tied_groups([None] * len(scored) if ties is None else ties)
-    contenders = [as_one([scored[i].contender() for i in g]) for g in groups]
+    contenders = [
+        as_one([scored[i].contender() for i in group], scored[group[0]].tie)
+        for group in groups
+    ]
     chosen = scope(contenders, sparsity)
     found, following = {}, 0
     for group, contender, keep in zip(groups, contenders, chosen, strict=True):
@@ -252,7 +255,7 @@ class _Scored:
     @functools.cached_property
     def _units(self):
         scores = self._score(self.weight, self.evidence, "all")
-        tie = () if self.granularity.tied_by is None else (self.tie,)
+        tie = () if self.tie is None else (self.tie,)
         return self.granularity.units(scores, self.mask, *tie)
 
     def _score(self, weight, evidence, piece):

@@ -10,8 +10,13 @@ from kprune.rebuilding import rebuilt
 from kprune.regularizers import Penalties
 
 
-def penalize(model, regularizer, *, only=None, skip=None):
+def penalize(model, regularizer, *, weight=None, only=None, skip=None):
     """Makes a copy of a model with a penalty on the weights that can be pruned.
+
+    Or on others, that have a name: an L1 penalty on the scales of normalizations,
+    `weight="gamma"`, makes some of them small while a network learns, whereupon
+    `kprune.shrink(model, 0.5, criterion="batch_norm_scale", scope="global",
+    normalize=None)` removes the channels of the smallest: network slimming.
 
     For models that are trained already, whose layers would else have to be made
     again with `kernel_regularizer=`. Penalties that weights have stay; the new one is
@@ -21,9 +26,12 @@ def penalize(model, regularizer, *, only=None, skip=None):
         model: A built Sequential or Functional model, nested or not, that is not
             pruned yet. It is not changed.
         regularizer: A Keras regularizer, its name or config: `"l1"`,
-            `kprune.GroupLasso(1e-4)`.
-        only: Layers to penalize, as for `kprune.prune`. Defaults to all whose weights
-            `prune` would prune.
+            `kprune.GroupLasso(1e-4)`. `None` takes all penalties off these weights,
+            as for fine-tuning.
+        weight: String, how layers call the weights to penalize: `"gamma"`, `"bias"`.
+            Defaults to `None`, those that `prune` would prune.
+        only: Layers to penalize, as for `kprune.prune`. Defaults to all that have
+            such weights.
         skip: Layers to leave as they are, likewise. Defaults to none.
 
     Returns:
@@ -31,26 +39,27 @@ def penalize(model, regularizer, *, only=None, skip=None):
 
     Raises:
         TypeError: If `model` is no Keras 3 model.
-        ValueError: If the model is pruned, subclassed or not built, if `only` or
-            `skip` matches nothing, or if a layer can't hold a penalty on its weight,
-            or not on that one alone.
+        ValueError: If the model is pruned, subclassed or not built, if `only`,
+            `skip` or `weight` matches nothing, or if a layer can't hold a penalty on
+            its weight, or not on that one alone.
 
     Example:
     >>> model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2, name="d")])
     >>> penalized = penalize(model, keras.regularizers.L1(0.01))
     >>> penalized.get_layer("d").kernel_regularizer.get_config()
     {'l1': 0.009999999776482582}
+
+    Reference:
+        Liu et al., "Learning efficient convolutional networks through network
+        slimming", ICCV 2017.
     """
     _check(model)
     selection = Selection(only, skip)
     selection.check(model)
-    weights = find_weights(model, selection, parents=None)
-    chosen = {w.path for w in weights if not w.reason}
-    if not chosen:
-        raise ValueError(
-            f"Nothing in the model {model.name!r} can be penalized. Its weights are "
-            f"left alone because: {'; '.join(sorted({w.reason for w in weights}))}."
-        )
+    if weight is None:
+        chosen = _prunable(model, selection)
+    else:
+        chosen = _named(model, weight, selection)
     draft = rebuilt(model)
     wanted = _add(draft, chosen, keras.regularizers.get(regularizer))
     # Made from the configs once more, it has what it would have from a file.
@@ -76,6 +85,42 @@ def _check(model):
         )
 
 
+def _prunable(model, selection):
+    """Returns the paths of the weights that `prune` would prune."""
+    weights = find_weights(model, selection, parents=None)
+    chosen = {w.path for w in weights if not w.reason}
+    if not chosen:
+        raise ValueError(
+            f"Nothing in the model {model.name!r} can be penalized. Its weights are "
+            f"left alone because: {'; '.join(sorted({w.reason for w in weights}))}."
+        )
+    return chosen
+
+
+def _named(model, name, selection):
+    """Returns the paths of the weights that their layers call so."""
+    selected = set(_selected(model, (), selection))
+    weights = find_weights(model, parents=None)
+    weights = [w for w in weights if id(w.layer) in selected]
+    chosen = {w.path for w in weights if w.variable.name == name}
+    if not chosen:
+        names = dict.fromkeys(repr(w.variable.name) for w in weights)
+        raise ValueError(
+            f"weight={name!r}, and no weight of the selected layers of the model "
+            f"{model.name!r} is called so. They have {', '.join(names) or 'none'}."
+        )
+    return chosen
+
+
+def _selected(layer, around, selection):
+    """Yields the ids of the selected layers within a layer."""
+    for part in layer._layers:
+        chain = [*around, part]
+        if selection.selects(chain):
+            yield id(part)
+        yield from _selected(part, chain, selection)
+
+
 def _add(draft, chosen, regularizer):
     """Adds a penalty where the configs of layers say which their weights have.
 
@@ -89,8 +134,8 @@ def _add(draft, chosen, regularizer):
     for place in dict.fromkeys(places[path] for path in chosen):
         if place is not None:
             own = getattr(*place)
-            added = regularizer if own is None else Penalties([own, regularizer])
-            setattr(*place, added)
+            both = None not in (own, regularizer)
+            setattr(*place, Penalties([own, regularizer]) if both else regularizer)
     return {
         path: regularizer if places[path] is None else getattr(*places[path])
         for path in chosen
@@ -134,11 +179,14 @@ def _check_apart(places, chosen):
 
 def _check_held(weight, wanted):
     """Raises unless a weight has the penalty that it shall have."""
-    serialize = keras.regularizers.serialize
     held = weight.variable.regularizer
-    if held is None or serialize(held) != serialize(wanted):
+    if _config_of(held) != _config_of(wanted):
         raise ValueError(
             f"The weight {weight.path!r} can't be penalized, since the config of its "
             "layer has no place for it. Leave the layer out with `skip`, or make it "
             "with a `kernel_regularizer`, if it takes one."
         )
+
+
+def _config_of(regularizer):
+    return regularizer and keras.regularizers.serialize(regularizer)

@@ -80,7 +80,9 @@ def contenders_of(model):
         _contender(store.granularity, entry, tie)
         for (store, entry), tie in zip(trained, ties, strict=True)
     ]
-    return [as_one([parts[i] for i in group]) for group in tied_groups(ties)]
+    return [
+        as_one([parts[i] for i in group], ties[group[0]]) for group in tied_groups(ties)
+    ]
 
 
 def _contender(granularity, entry, tie):
@@ -90,9 +92,7 @@ def _contender(granularity, entry, tie):
     # What is removed evenly from all parts of a weight has its limit from `reachable`.
     scores, sizes = range(zeros.size), 1
     if not (granularity.elementwise or granularity.within_layer):
-        units = granularity.units(
-            zeros, None, *(() if granularity.tied_by is None else (tie,))
-        )
+        units = granularity.units(zeros, None, *(() if tie is None else (tie,)))
         scores, sizes = units.scores, units.sizes
     return Contender(
         scores,

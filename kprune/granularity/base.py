@@ -67,19 +67,29 @@ class Units:
 class Tie:
     """How a weight hangs together with others: their units stay or go as one.
 
-    Weights with one key are cut into one number of parts; a unit is the part of
-    one place in all of them.
+    Weights with one key have one number of units; a unit is its part in all of them.
 
     Attributes:
         key: What tells these weights from others; can be hashed.
         axis: Int, the axis that is cut, in the layout `(..., inputs, outputs)`: -1
             or -2.
-        number: Int, into how many runs of equal length it is cut.
+        number: Int, how many units there are. The axis is cut into as many runs of
+            equal length, unless `units` says otherwise.
+        units: Int array by place of the axis, which unit the place belongs to, -1 for
+            none: such places stay. A unit may have several places, or none in this
+            weight. Defaults to `None`: runs.
+        stays: Bool array by unit, `True` for those that can't go. Defaults to `None`:
+            any may.
+        guards: Tuple of int arrays of units, of each of which one should stay.
+            Defaults to none.
     """
 
     key: collections.abc.Hashable
     axis: int
     number: int
+    units: np.ndarray | None = dataclasses.field(default=None, compare=False)
+    stays: np.ndarray | None = dataclasses.field(default=None, compare=False)
+    guards: tuple = dataclasses.field(default=(), compare=False)
 
 
 class Granularity(Configurable):
@@ -100,12 +110,16 @@ class Granularity(Configurable):
         tied_by: String or `None`. Where units reach over several weights, the
             family of rules that says over which; `units` then takes the weight's
             `Tie` as a third argument. Defaults to `None`.
+        coupled: Bool, whether units hang together as the channels of a model's graph
+            do, where that can be known; `units` takes the weight's `Tie` then, and
+            none elsewhere. Defaults to `False`.
     """
 
     elementwise = False
     channel_axis = None
     within_layer = False
     tied_by = None
+    coupled = False
 
     def units(self, scores, mask=None):
         """Returns the units of a weight.

@@ -1,5 +1,9 @@
 """Whole channels of a kernel, and the lines and slices that they are made of."""
 
+import dataclasses
+
+import numpy as np
+
 from kprune.granularity.base import check_axis
 from kprune.granularity.tiles import Tiled
 from kprune.registry import register
@@ -9,14 +13,30 @@ from kprune.registry import register
 class Channel(Tiled):
     """All weights of an output channel: a filter of a convolution, a unit of `Dense`.
 
-    In an `LSTM` or a `GRU`, a channel is a unit with all its gates; its kernel and
-    its recurrent kernel are two weights, each of which loses channels of its own.
+    In an `LSTM` or a `GRU`, a channel is a unit with all its gates.
 
-    A unit's score is the mean over its weights, so that units of different sizes
-    can be ranked together.
+    Output channels are coupled where the model is a graph, Functional or Sequential:
+    those that are added to each other, or hang together in other ways, stay or go
+    together, in all kernels that make them. With a channel goes all that makes it
+    felt: biases, scales and offsets of normalizations, depthwise filters, and the
+    weights by which later layers take it up, also of layers that are left dense as to
+    their own channels. So `kprune.shrink(model)` can take out what the masks have
+    hidden, and changes no output by it. Channels that can't be taken out stay; so does
+    at least one of every layer, as long as others can go. A channel that is gone does
+    not come back: nothing of it would learn again.
+
+    Sparsity is that of the kernels' own channels. What goes with them elsewhere is not
+    counted, and not ranked.
+
+    A unit's score is the mean over its weights, in all kernels where it is coupled, so
+    that units of different sizes can be ranked together.
 
     Args:
         axis: Int, -1 for output channels, -2 for input channels. Defaults to -1.
+        coupled: Bool, whether channels go together with all that hangs on them. With
+            `False`, each kernel loses channels of its own, of the kernel alone, as it
+            always does in subclassed models, for input channels, in layers wrapped by
+            hand and in the heads of attention layers. Defaults to `True`.
 
     Raises:
         ValueError: If `axis` is another number.
@@ -34,8 +54,9 @@ class Channel(Tiled):
         Li et al., "Pruning filters for efficient ConvNets", ICLR 2017.
     """
 
-    def __init__(self, axis=-1):
+    def __init__(self, axis=-1, coupled=True):
         self.axis = self.channel_axis = check_axis(axis)
+        self.coupled = bool(coupled) and axis == -1
 
     def tile(self, shape):
         """Returns all of the shape, but one place of the axis."""
@@ -43,8 +64,38 @@ class Channel(Tiled):
         tile[self.axis] = 1
         return tile
 
+    def units(self, scores, mask=None, tie=None):
+        """Returns the channels in their order, or those that a `Tie` makes of them."""
+        places = super().units(scores, mask)
+        if tie is None or tie.units is None:
+            return places
+        return _gathered(places, tie)
+
     def get_config(self):
-        return {"axis": self.axis}
+        return {"axis": self.axis, "coupled": self.coupled}
+
+
+def _gathered(places, tie):
+    """Returns units made of several places each, of some of them of none."""
+    is_part = tie.units >= 0
+    owner = tie.units[is_part]
+    counts = np.bincount(owner, minlength=tie.number)
+    sums = np.bincount(owner, places.scores[is_part], tie.number)
+
+    def expand(keep):
+        return places.expand(~is_part | (keep | tie.stays)[tie.units])
+
+    def collapse(mask):
+        kept = places.collapse(mask)
+        return np.bincount(tie.units[is_part & kept], minlength=tie.number) > 0
+
+    return dataclasses.replace(
+        places,
+        scores=sums / np.maximum(counts, 1),
+        expand=expand,
+        sizes=counts * places.sizes,
+        collapse=collapse,
+    )
 
 
 @register("granularities")

@@ -1,5 +1,7 @@
 """Weights that stay or go together, shown to a scope as one."""
 
+import dataclasses
+
 import numpy as np
 
 from kprune.scopes.base import Contender
@@ -27,11 +29,15 @@ def tied_groups(ties):
     return list(groups.values())
 
 
-def as_one(parts):
+def as_one(parts, tie=None):
     """Returns what a scope is shown of weights that are ranked as one.
+
+    Units that can't go, and the best of those of which one should stay, get an
+    infinite score.
 
     Args:
         parts: List of `Contender`, one a weight.
+        tie: `Tie` of one of them. Defaults to none.
 
     Returns:
         `Contender`, with the name of the first.
@@ -39,8 +45,22 @@ def as_one(parts):
     Raises:
         ValueError: If they have different numbers of units.
     """
-    if len(parts) == 1:
-        return parts[0]
+    if tie is None or tie.units is None:
+        return parts[0] if len(parts) == 1 else _merged(parts)
+    one = _merged(parts)
+    scores = one.scores.astype("float64")
+    scores[tie.stays] = np.inf
+    for guard in tie.guards:
+        present = guard if one.candidates is None else guard[one.candidates[guard]]
+        if present.size:
+            scores[present[np.argmax(scores[present])]] = np.inf
+    free = one.weights_in(~tie.stays) / one.size
+    reachable = min(one.reachable, free)
+    return dataclasses.replace(one, scores=scores, reachable=reachable)
+
+
+def _merged(parts):
+    """Returns a contender whose units are those of all parts."""
     units = {part.name: len(part.scores) for part in parts}
     if len(set(units.values())) > 1:
         raise ValueError(
@@ -53,9 +73,15 @@ def as_one(parts):
     return Contender(
         sum(part.scores[0 : len(part.scores)] * part.sizes for part in parts) / size,
         np.any(present, axis=0) if present else None,
-        size,
+        _one_if_alike(size),
         (sum(part.size for part in parts),),
         parts[0].name,
         min(part.reachable for part in parts),
         [part.shape for part in parts],
     )
+
+
+def _one_if_alike(sizes):
+    """Returns one number for sizes that are all the same."""
+    is_array = isinstance(sizes, np.ndarray)
+    return int(sizes[0]) if is_array and (sizes == sizes[0]).all() else sizes

@@ -1,9 +1,9 @@
 """Channels physically removed: smaller weights, smaller tensors, fewer operations."""
 
-from kprune.shrinking.channels import Reason
+from kprune.channels.numbers import Reason
+from kprune.channels.rules import ChannelRule
 from kprune.shrinking.narrowing import ShrinkError
 from kprune.shrinking.report import LayerChange, ShrinkReport, Stuck, WhyNot
-from kprune.shrinking.rules import ChannelRule
 from kprune.shrinking.shrink import shrink
 from kprune.shrinking.why_not import why_not
 

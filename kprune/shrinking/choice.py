@@ -77,8 +77,8 @@ class Room:
         self._widths = np.array([len(axis.units) for axis in family.axes])
         self._stuck = self._widths - self._counts.sum(1)
         least = np.minimum(min_width, self._widths) - self._stuck
-        self._needs = [*zip(self._counts, least, strict=True)]
-        self._needs += [(np.isin(self._groups, g) * 1, 1) for g in family.guards]
+        self._needs = [(np.isin(self._groups, g) * 1, 1) for g in family.guards]
+        self._needs += zip(self._counts, least, strict=True)
 
     def _count(self, line):
         places = np.searchsorted(self._groups, line)

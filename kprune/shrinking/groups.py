@@ -4,13 +4,15 @@ import dataclasses
 
 import keras
 import numpy as np
+from keras import layers
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
+from kprune.channels.numbers import NONE, Reason
+from kprune.channels.value import compressed
 from kprune.layer_choice import Selection
 from kprune.layout import layout_of
-from kprune.shrinking.channels import NONE, Reason
-from kprune.shrinking.value import compressed
+from kprune.prunable import has_no_prunable_weights
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -130,6 +132,21 @@ def owners_of(tracing):
         for part in layer._flatten_layers()
         for variable in (*part._trainable_variables, *part._non_trainable_variables)
     }
+
+
+def is_kernel(layer, variable):
+    """Tells whether a weight is what a layer multiplies its inputs with and sums up.
+
+    Args:
+        layer: The layer that owns it.
+        variable: Keras variable.
+    """
+    only_scales = has_no_prunable_weights(layer) and not isinstance(layer, _DEPTHWISE)
+    is_bias = "bias" in variable.name or len(variable.shape) < 2
+    return not only_scales and not is_bias and "float" in str(variable.dtype)
+
+
+_DEPTHWISE = (layers.DepthwiseConv1D, layers.DepthwiseConv2D)
 
 
 def _gates(layer, variable):

@@ -6,11 +6,11 @@ from keras import layers
 
 from kprune import registry
 from kprune.calibration import Calibration
+from kprune.channels.numbers import NONE
 from kprune.layout import layout_of
 from kprune.mask_store import MaskedWeight
 from kprune.scopes.names import WeightName
-from kprune.shrinking.channels import NONE
-from kprune.shrinking.groups import call_names, made_axes, owners_of
+from kprune.shrinking.groups import call_names, is_kernel, made_axes, owners_of
 from kprune.weight_access import as_array
 
 
@@ -123,6 +123,7 @@ class Importance:
         if without:
             what = "batch normalization with a scale" if self._by_scales else "kernel"
             names = [name for family in without for name in family.layers]
+            names = list(dict.fromkeys(names))
             raise ValueError(
                 f"No {what} tells the channels of {', '.join(map(repr, names))} apart, "
                 f"so that {self.criterion!r} can't score them. Leave them out, "
@@ -210,8 +211,8 @@ def _entries(tracing, by_scales):
     for made, _ in made_axes(tracing):
         variable = made.weight.variable
         owner = owners[id(variable)]
-        is_scored = _is_scale(owner, variable) if by_scales else len(variable.shape) > 1
-        if is_scored and not np.isin(made.line, stuck).all():
+        is_scored = _is_scale if by_scales else is_kernel
+        if is_scored(owner, variable) and not np.isin(made.line, stuck).all():
             found.setdefault(id(variable), (variable, owner, made, []))[-1].append(made)
     return [
         (_entry(variable, owner, names[id(made.weight.layer)]), axes)

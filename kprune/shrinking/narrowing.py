@@ -2,15 +2,15 @@
 
 import numpy as np
 
+from kprune.channels.numbers import NONE
+from kprune.channels.tracing import trace
 from kprune.shrinking import verification
 from kprune.shrinking.changes import layer_changes, macs_without
-from kprune.shrinking.channels import NONE
 from kprune.shrinking.choice import Room, least_sparsity
 from kprune.shrinking.groups import families_of, protect
 from kprune.shrinking.importance import Importance
 from kprune.shrinking.removal import without
 from kprune.shrinking.report import ShrinkReport, WhyNot
-from kprune.shrinking.tracing import trace
 from kprune.shrinking.why_not import stuck_in
 from kprune.shrinking.zeros import Zeros
 

@@ -2,10 +2,10 @@
 
 import keras
 
+from kprune.channels.rules import rule_of
 from kprune.inspection import own_weights
 from kprune.optimizer_slots import entries_of, plain_optimizer
 from kprune.shrinking.removal import Narrowed
-from kprune.shrinking.rules import rule_of
 from kprune.weight_access import as_array
 
 

@@ -3,8 +3,8 @@
 import numpy as np
 
 from kprune import cloning
+from kprune.channels.rules import rule_of
 from kprune.rebuilding import copy_operation, rebuilt
-from kprune.shrinking.rules import rule_of
 from kprune.weight_access import as_array
 
 

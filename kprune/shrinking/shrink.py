@@ -159,4 +159,3 @@ def _per_layer(sparsities, scope):
             "nothing for it to decide. Leave it out."
         )
     return PerLayer(sparsities)
-

@@ -2,12 +2,12 @@
 
 import keras
 
+from kprune.channels.numbers import Reason
+from kprune.channels.tracing import trace
 from kprune.prunable import find_weights
-from kprune.shrinking.channels import Reason
 from kprune.shrinking.groups import families_of, protect
 from kprune.shrinking.plain import check_model, without_masks
 from kprune.shrinking.report import Stuck, WhyNot
-from kprune.shrinking.tracing import trace
 
 
 def why_not(model, *, only=None, skip=None, exact=True):

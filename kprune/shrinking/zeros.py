@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from kprune.shrinking.channels import NONE
-from kprune.shrinking.groups import lines_of
+from kprune.channels.numbers import NONE
+from kprune.shrinking.groups import is_kernel, lines_of, owners_of
 from kprune.weight_access import as_array
 
 
@@ -28,18 +28,19 @@ class Zeros:
         self.made = np.ones(number, bool)
         self.unfelt = np.ones(number, bool)
         has_kernel = np.zeros(number, bool)
-        silent = self._silent_inputs()
+        silent, owners = self._silent_inputs(), owners_of(tracing)
         for weight in tracing.weights.values():
             quiet = silent.get(id(weight.layer), [])
+            variable = weight.variable
+            has_sums = is_kernel(owners[id(variable)], variable)
             for axis, line, is_made in lines_of(weight, tracing.channels.groups()):
-                filled = line[_filled(as_array(weight.variable), axis)]
-                is_kernel = len(weight.value.shape) > 1
+                filled = line[_filled(as_array(variable), axis)]
                 if is_made:
                     self.made[filled] = False
-                    if is_kernel:
+                    if has_sums:
                         self.kernels[filled] = False
                         has_kernel[line] = True
-                elif is_kernel:
+                elif has_sums:
                     self.unfelt[np.setdiff1d(filled, quiet)] = False
         for found in (self.kernels, self.made):
             found &= has_kernel

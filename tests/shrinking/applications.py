@@ -5,6 +5,8 @@ biases whatever the input, and a wrong removal is not seen. So each layer is set
 really arrives at it, in running order.
 """
 
+import contextlib
+
 import keras
 import numpy as np
 from keras import applications, layers
@@ -33,8 +35,20 @@ FAMILIES = {
         f"ConvNeXt{size}" for size in ("Tiny", "Small", "Base", "Large", "XLarge")
     ),
 }
-MODELS = [name for names in FAMILIES.values() for name in names]
 _SIZES = {"InceptionResNetV2": 75, "InceptionV3": 75, "Xception": 71}  # the least
+
+
+@contextlib.contextmanager
+def computing_in(dtype):
+    """Lets new models compute in a type of number for a while."""
+    floatx, policy = keras.config.floatx(), keras.config.dtype_policy()
+    try:
+        keras.config.set_floatx(dtype)
+        keras.config.set_dtype_policy(dtype)
+        yield
+    finally:
+        keras.config.set_floatx(floatx)
+        keras.config.set_dtype_policy(policy)
 
 
 def build(name, size=None):
@@ -46,9 +60,7 @@ def build(name, size=None):
     """
     size = size or _SIZES.get(name, 64)
     make = getattr(applications, name)
-    model = make(
-        weights=None, classifier_activation=None, input_shape=(size, size, 3)
-    )
+    model = make(weights=None, classifier_activation=None, input_shape=(size, size, 3))
     return randomised(model)
 
 

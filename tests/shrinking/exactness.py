@@ -5,8 +5,8 @@ import contextlib
 import keras
 import numpy as np
 
+from kprune.channels.tracing import trace
 from kprune.shrinking.removal import without
-from kprune.shrinking.tracing import trace
 
 TOLERANCE = 1e-5  # of the largest output
 

@@ -4,8 +4,8 @@ import keras
 import pytest
 from keras import layers, ops
 
+from kprune.channels.tracing import trace
 from kprune.shrinking.removal import without
-from kprune.shrinking.tracing import trace
 from tests.shrinking.exactness import assert_exact, choose, randomised
 
 

@@ -6,10 +6,10 @@ import pytest
 from keras import layers, ops
 
 import kprune
+from kprune.channels.tracing import trace
 from kprune.layer_graph import read_graph
 from kprune.shrinking.costs import activation_bytes_of, costs_of, macs_of
 from kprune.shrinking.removal import Narrowed, without
-from kprune.shrinking.tracing import trace
 from tests.flops import profiled_macs
 
 

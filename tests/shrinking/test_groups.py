@@ -4,8 +4,8 @@ import pytest
 from keras import layers
 
 import kprune
-from kprune.shrinking.groups import families_of, protect
-from kprune.shrinking.tracing import trace
+from kprune.channels.tracing import trace
+from kprune.shrinking.groups import families_of, is_kernel, owners_of, protect
 from kprune.shrinking.why_not import why_not
 
 
@@ -84,6 +84,32 @@ def test_units_of_recurrent_layers_count_once_for_all_their_gates(kind, gates):
 
     assert len(made.groups) == 5
     np.testing.assert_array_equal(made.axes[0].line, [*made.axes[0].units] * gates)
+
+
+@pytest.mark.parametrize(
+    "layer, kernels",
+    [
+        (layers.Dense(4), ["kernel"]),
+        (layers.GRU(4), ["kernel", "recurrent_kernel"]),  # its bias has two axes
+        (layers.MultiHeadAttention(2, 3), ["kernel"] * 4),  # and so have its
+        (layers.PReLU(), []),
+        (layers.BatchNormalization(), []),
+        (layers.DepthwiseConv1D(3), ["kernel"]),
+        (layers.SeparableConv1D(4, 3), ["depthwise_kernel", "pointwise_kernel"]),
+        (layers.Embedding(9, 4), ["embeddings"]),
+    ],
+    ids=lambda x: getattr(x, "name", ""),
+)
+def test_kernels_are_told_from_biases_and_scales(layer, kernels):
+    inputs = keras.Input((5,)) if kernels == ["embeddings"] else keras.Input((5, 3))
+    is_attention = isinstance(layer, layers.MultiHeadAttention)
+    x = layer(inputs, inputs) if is_attention else layer(inputs)
+    tracing = trace(keras.Model(inputs, layers.Dense(2)(layers.Flatten()(x))))
+    owners = owners_of(tracing)
+
+    found = [v.name for v in layer.weights if is_kernel(owners[id(v)], v)]
+
+    assert found == kernels
 
 
 def test_layers_of_nested_models_bear_the_names_of_these():

@@ -5,9 +5,9 @@ from keras import layers
 
 import kprune
 from kprune import registry
+from kprune.channels.tracing import trace
 from kprune.shrinking.groups import families_of
 from kprune.shrinking.importance import NORMS, REDUCTIONS, Importance
-from kprune.shrinking.tracing import trace
 
 
 def importance(model, criterion="l1", **arguments):

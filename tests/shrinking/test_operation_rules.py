@@ -5,10 +5,10 @@ import numpy as np
 import pytest
 from keras import layers, ops
 
+from kprune.channels.rules import elementwise, reductions, unary
+from kprune.channels.tracing import trace
 from kprune.registry import keys
 from kprune.shrinking.removal import without
-from kprune.shrinking.rules import elementwise, reductions, unary
-from kprune.shrinking.tracing import trace
 from tests.shrinking.exactness import (
     assert_exact,
     choose,

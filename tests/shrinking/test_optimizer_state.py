@@ -3,9 +3,9 @@ import numpy as np
 import pytest
 from keras import layers, optimizers
 
+from kprune.channels.tracing import trace
 from kprune.shrinking.optimizer_state import carry_over
 from kprune.shrinking.removal import Narrowed, without
-from kprune.shrinking.tracing import trace
 from kprune.weight_access import as_array
 
 RNG = np.random.default_rng(0)

@@ -4,10 +4,10 @@ import numpy as np
 from keras.src.ops import core, math, nn
 from keras.src.ops import numpy as operations
 
+from kprune.channels.rules.base import ChannelRule
+from kprune.channels.rules.elementwise import is_zero_at_zero, types_of
+from kprune.channels.value import Value
 from kprune.registry import register
-from kprune.shrinking.rules.base import ChannelRule
-from kprune.shrinking.rules.elementwise import is_zero_at_zero, types_of
-from kprune.shrinking.value import Value
 
 
 class UnaryRule(ChannelRule):

@@ -3,12 +3,12 @@
 import numpy as np
 from keras import layers
 
+from kprune.channels.rules.activation import activate
+from kprune.channels.rules.base import ChannelRule
+from kprune.channels.rules.common import channel_axis
+from kprune.channels.rules.kernels import ConvolutionRule, output
+from kprune.channels.value import Value
 from kprune.registry import register
-from kprune.shrinking.rules.activation import activate
-from kprune.shrinking.rules.base import ChannelRule
-from kprune.shrinking.rules.common import channel_axis
-from kprune.shrinking.rules.kernels import ConvolutionRule, output
-from kprune.shrinking.value import Value
 
 
 def depthwise(value, kernel, layer, tracer):

@@ -12,7 +12,7 @@ class ChannelRule:
 
     Example:
     >>> import keras, kprune
-    >>> from kprune.shrinking.value import Value
+    >>> from kprune.channels.value import Value
     >>> class Scale(keras.layers.Layer):
     ...     def build(self, shape):
     ...         self.scale = self.add_weight(shape=shape[-1:], name="scale")

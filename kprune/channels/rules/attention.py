@@ -5,12 +5,12 @@ import math
 import numpy as np
 from keras import layers
 
+from kprune.channels.numbers import NONE
+from kprune.channels.rules.base import ChannelRule
+from kprune.channels.rules.common import bound_arguments, keep_masks
+from kprune.channels.rules.einsum import project, read_equation
+from kprune.channels.value import Value
 from kprune.registry import register
-from kprune.shrinking.channels import NONE
-from kprune.shrinking.rules.base import ChannelRule
-from kprune.shrinking.rules.common import bound_arguments, keep_masks
-from kprune.shrinking.rules.einsum import project, read_equation
-from kprune.shrinking.value import Value
 
 
 class AttentionRule(ChannelRule):

@@ -4,18 +4,14 @@ The operation itself is run on the numbers of the channels, so that each result 
 which channel it is of. Axes that it only carries along are run with one place.
 """
 
-import math
-
 import keras
 import numpy as np
 from keras import layers
-from keras.src.ops import nn
 from keras.src.ops import numpy as operations
 
+from kprune.channels.rules.base import ChannelRule
+from kprune.channels.value import Value, compressed
 from kprune.registry import register
-from kprune.shrinking.rules.base import ChannelRule
-from kprune.shrinking.rules.common import tie_lines
-from kprune.shrinking.value import Value, compressed
 
 _OPEN_SIZES = (12, 24)  # what is run in the place of a size that is not known
 
@@ -152,67 +148,6 @@ for _kind in (
 register("channel_rules", operations.Squeeze)(MovementRule)
 
 
-class CroppingRule(ChannelRule):
-    """Drops places at the margins."""
-
-    def trace(self, layer, inputs, tracer):
-        """Lets channels through, but for those along the axes that are cropped."""
-        (value,) = inputs
-        first = 2 if getattr(layer, "data_format", None) == "channels_first" else 1
-        axes = range(first, first + len(value.shape) - 2)
-        tracer.mix(value, *axes, text="the first and last of them are dropped")
-        maps = tuple(m for m in value.maps if not set(Value.axes(m)) & set(axes))
-        return [Value(tracer.shape(), maps, value.silent)]
-
-
-for _kind in (layers.Cropping1D, layers.Cropping2D, layers.Cropping3D):
-    register("channel_rules", _kind)(CroppingRule)
-
-
-class BlocksRule(ChannelRule):
-    """Moves blocks of places into the channels' axis, or the other way round."""
-
-    def trace(self, operation, inputs, tracer):
-        """Ties the channels of one place in what comes out."""
-        (value,) = inputs
-        axis = 1 if operation.data_format == "channels_first" else 3
-        text = "blocks of places along this axis are moved"
-        ids = tracer.pin_alone(value, axis, text)
-        number = operation.block_size**2
-        ids = [self.moved(one, number, tracer) for one in ids]
-        return [Value.of_axes(tracer.shape(), {axis: ids}, value.silent)]
-
-    def moved(self, ids, number, tracer):
-        """Returns the channels of what comes out.
-
-        Args:
-            ids: Int array, the channels that go in.
-            number: Int, how many places a block has.
-            tracer: `Tracer`.
-        """
-        raise NotImplementedError
-
-
-@register("channel_rules", nn.SpaceToDepth)
-class SpaceToDepthRule(BlocksRule):
-    """Puts the channels of the places of a block one behind the other."""
-
-    def moved(self, ids, number, tracer):
-        """Repeats the channels."""
-        return np.tile(ids, number)
-
-
-@register("channel_rules", nn.DepthToSpace)
-class DepthToSpaceRule(BlocksRule):
-    """Parts the channels among the places of a block."""
-
-    def moved(self, ids, number, tracer):
-        """Ties the channels that come to lie at different places."""
-        lines = ids.reshape(number, -1).T
-        tie_lines(lines, tracer)
-        return lines.max(1)
-
-
 @register("channel_rules", layers.Flatten)
 class FlattenRule(MovementRule):
     """Puts all elements of an example into one row."""
@@ -220,75 +155,6 @@ class FlattenRule(MovementRule):
     def along(self, operation, inputs, tracer):
         """All but the batch."""
         return range(1, len(inputs[0].shape))
-
-
-class ShapingRule(MovementRule):
-    """Arranges elements anew, in the order in which they are."""
-
-    is_sized = True
-    carried = 0  # how many axes in front are kept whatever the sizes
-
-    def along(self, operation, inputs, tracer):
-        """All axes but those in front that stay as they are."""
-        old, new = inputs[0].shape, tracer.shape()
-        same = self._same(old, new)
-        return None if new[same:].count(None) > 1 else range(same, len(old))
-
-    def run(self, operation, arrays, tracer):
-        """Leaves sizes that are not known to what is there."""
-        (array,), new = arrays, tracer.shape()
-        same = self._same(tracer.graph.shapes[tracer.call.inputs[0]], new)
-        rest = [-1 if size is None else size for size in new[same:]]
-        return array.reshape([*array.shape[:same], *rest])
-
-    def _same(self, old, new):
-        same = 0
-        while same < min(len(old), len(new)) and old[same] == new[same]:
-            same += 1
-        while same > self.carried and not _is_alike(old, new, same):
-            same -= 1
-        return same
-
-
-def _is_alike(old, new, same):
-    """Tells whether what follows some axes must hold as much before and after."""
-    if None not in old[:same]:
-        return True
-    rest = old[same:], new[same:]
-    return None not in sum(rest, ()) and math.prod(rest[0]) == math.prod(rest[1])
-
-
-@register("channel_rules", layers.Reshape)
-class ReshapeRule(ShapingRule):
-    """Arranges the elements of an example anew."""
-
-    carried = 1
-
-    def config(self, layer, narrowed):
-        """Changes the sizes that are given."""
-        shape = narrowed.output_of(layer)[1:]
-        return {
-            "target_shape": tuple(
-                new if old != -1 else -1
-                for old, new in zip(layer.target_shape, shape, strict=True)
-            )
-        }
-
-
-@register("channel_rules", operations.Reshape)
-class ReshapeOperationRule(ShapingRule):
-    """Arranges all elements anew, those of several examples, too."""
-
-    def stand_in(self, operation, narrowed):
-        """Gives it the sizes that are left."""
-        shape = narrowed.output_of(operation)
-        asked = operation.newshape
-        asked = asked if isinstance(asked, (list, tuple)) else (asked,)
-        new = [
-            now if size not in (-1, None) else size
-            for size, now in zip(asked, shape, strict=True)
-        ]
-        return operations.Reshape(tuple(new), name=operation.name)
 
 
 @register("channel_rules", operations.BroadcastTo)

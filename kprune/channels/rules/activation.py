@@ -6,10 +6,10 @@ import keras
 import numpy as np
 from keras import layers
 
+from kprune.channels.rules.base import ChannelRule
+from kprune.channels.rules.common import pin_each, without_masks
+from kprune.channels.value import Value
 from kprune.registry import register
-from kprune.shrinking.rules.base import ChannelRule
-from kprune.shrinking.rules.common import pin_each, without_masks
-from kprune.shrinking.value import Value
 
 _ELEMENTWISE = """
     celu elu exponential gelu hard_shrink hard_sigmoid hard_silu hard_swish hard_tanh

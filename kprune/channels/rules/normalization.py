@@ -5,10 +5,10 @@ import numpy as np
 from keras import layers
 from keras.src.applications.convnext import LayerScale
 
+from kprune.channels.rules.base import ChannelRule
+from kprune.channels.rules.common import pin_each, tie_lines, without_masks
+from kprune.channels.value import Value
 from kprune.registry import register
-from kprune.shrinking.rules.base import ChannelRule
-from kprune.shrinking.rules.common import pin_each, tie_lines, without_masks
-from kprune.shrinking.value import Value
 
 
 @register("channel_rules", layers.BatchNormalization)

@@ -2,16 +2,16 @@
 
 from keras import layers
 
-from kprune.registry import register
-from kprune.shrinking.rules import activation, convolutions, kernels, places
-from kprune.shrinking.rules.base import ChannelRule, rule_of
-from kprune.shrinking.rules.common import (
+from kprune.channels.rules import activation, convolutions, kernels, places
+from kprune.channels.rules.base import ChannelRule, rule_of
+from kprune.channels.rules.common import (
     is_narrowed,
     narrowed_part,
     without_masks,
 )
-from kprune.shrinking.rules.normalization import BatchNormalizationRule
-from kprune.shrinking.value import Value
+from kprune.channels.rules.normalization import BatchNormalizationRule
+from kprune.channels.value import Value
+from kprune.registry import register
 
 # Rules that ask the tracer for no more than the shape of what comes out.
 _BY_STEP = (

@@ -3,11 +3,11 @@
 import numpy as np
 from keras import layers
 
+from kprune.channels.rules.activation import activate
+from kprune.channels.rules.base import ChannelRule
+from kprune.channels.rules.common import bound_arguments, channel_axis, tie_lines
+from kprune.channels.value import Value
 from kprune.registry import register
-from kprune.shrinking.rules.activation import activate
-from kprune.shrinking.rules.base import ChannelRule
-from kprune.shrinking.rules.common import bound_arguments, channel_axis, tie_lines
-from kprune.shrinking.value import Value
 
 
 def output(shape, ids, layer, tracer):

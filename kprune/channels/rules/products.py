@@ -7,11 +7,11 @@ import numpy as np
 from keras import layers
 from keras.src.ops import numpy as operations
 
+from kprune.channels.rules.base import ChannelRule
+from kprune.channels.rules.elementwise import meet
+from kprune.channels.rules.reductions import reduced
+from kprune.channels.value import Value
 from kprune.registry import register
-from kprune.shrinking.rules.base import ChannelRule
-from kprune.shrinking.rules.elementwise import meet
-from kprune.shrinking.rules.reductions import reduced
-from kprune.shrinking.value import Value
 
 
 class ContractionRule(ChannelRule):

@@ -4,8 +4,8 @@ import inspect
 
 from keras import saving, tree
 
-from kprune.shrinking.channels import NONE
-from kprune.shrinking.value import Value
+from kprune.channels.numbers import NONE
+from kprune.channels.value import Value
 
 
 def channel_axis(layer, rank):

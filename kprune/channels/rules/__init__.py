@@ -1,8 +1,9 @@
 """Rules for the layers and operations of Keras, by type."""
 
-from kprune.shrinking.rules import (
+from kprune.channels.rules import (
     activation,
     attention,
+    blocks,
     convolutions,
     einsum,
     elementwise,
@@ -14,15 +15,18 @@ from kprune.shrinking.rules import (
     products,
     recurrent,
     reductions,
+    repeating,
+    reshaping,
     unary,
     wrappers,
 )
-from kprune.shrinking.rules.base import ChannelRule, rule_of
+from kprune.channels.rules.base import ChannelRule, rule_of
 
 __all__ = [
     "ChannelRule",
     "activation",
     "attention",
+    "blocks",
     "convolutions",
     "einsum",
     "elementwise",
@@ -34,6 +38,8 @@ __all__ = [
     "products",
     "recurrent",
     "reductions",
+    "repeating",
+    "reshaping",
     "rule_of",
     "unary",
     "wrappers",

@@ -4,16 +4,16 @@ import numpy as np
 from keras import layers, tree
 from keras.src.layers.rnn.conv_lstm import ConvLSTMCell
 
-from kprune.registry import register
-from kprune.shrinking.rules.activation import activate
-from kprune.shrinking.rules.base import ChannelRule, rule_of
-from kprune.shrinking.rules.common import (
+from kprune.channels.rules.activation import activate
+from kprune.channels.rules.base import ChannelRule, rule_of
+from kprune.channels.rules.common import (
     bound_arguments,
     is_narrowed,
     keep_masks,
     narrowed_part,
 )
-from kprune.shrinking.value import Value
+from kprune.channels.value import Value
+from kprune.registry import register
 
 # How often a cell's kernel repeats the units, and how many states it has.
 _GATES = {
@@ -66,13 +66,18 @@ class RecurrentRule(ChannelRule):
         arguments = bound_arguments(layer, inputs, tracer)
         sequence = arguments.pop("sequences")
         states = tree.flatten(arguments.pop("initial_state", ()))
-        found = self.through_layer(layer, sequence, states, tracer)
-        if found is None:
+        if not self.knows(layer, sequence, states):
             return None
         keep_masks(arguments, tracer)
-        return at_last_axes(found, tracer)
+        return at_last_axes(self.follow(layer, sequence, states, tracer), tracer)
 
-    def through_layer(self, layer, sequence, states, tracer):
+    def knows(self, layer, sequence, states):
+        """Tells whether a layer's cells are known and all that goes in is a tensor."""
+        are_tensors = all(isinstance(one, Value) for one in [sequence, *states])
+        is_first = getattr(layer, "data_format", None) == "channels_first"
+        return _cells(layer.cell) is not None and are_tensors and not is_first
+
+    def follow(self, layer, sequence, states, tracer):
         """Follows channels through a layer, of its own or within another.
 
         Args:
@@ -83,16 +88,11 @@ class RecurrentRule(ChannelRule):
 
         Returns:
             List of `Value` of shape `(None, units)`, one step of the output and the
-            states, if these are put out; `None` if this is not known.
+            states, if these are put out.
         """
-        cells = _cells(layer.cell)
-        are_tensors = all(isinstance(one, Value) for one in [sequence, *states])
-        is_first = getattr(layer, "data_format", None) == "channels_first"
-        if cells is None or not are_tensors or is_first:
-            return None
         given = tracer.pin_alone(sequence, -1, "takes one step after the other")
         made = []
-        for cell in cells:
+        for cell in _cells(layer.cell):
             step = _through_cell(cell, given, tracer)
             given = step.along(-1)
             made += [step] * _GATES[type(cell)][1]
@@ -164,21 +164,22 @@ class BidirectionalRule(ChannelRule):
 
     def trace(self, layer, inputs, tracer):
         """Follows channels both ways, and ties those that are added or multiplied."""
-        parts = (layer.forward_layer, layer.backward_layer)
-        rules = [rule_of(part) for part in parts]
-        if not all(isinstance(rule, RecurrentRule) for rule in rules):
-            return None
         arguments = bound_arguments(layer, inputs, tracer)
         sequence = arguments.pop("sequences")
         states = tree.flatten(arguments.pop("initial_state", ()))
-        halves = states[: len(states) // 2], states[len(states) // 2 :]
-        found = [
-            rule.through_layer(part, sequence, half, tracer)
-            for rule, part, half in zip(rules, parts, halves, strict=True)
+        half = len(states) // 2
+        ways = [
+            (rule_of(part), (part, sequence, own))
+            for part, own in (
+                (layer.forward_layer, states[:half]),
+                (layer.backward_layer, states[half:]),
+            )
         ]
-        if None in found:
-            return None
+        for rule, way in ways:
+            if not isinstance(rule, RecurrentRule) or not rule.knows(*way):
+                return None
         keep_masks(arguments, tracer)
+        found = [rule.follow(*way, tracer) for rule, way in ways]
         (ahead, *states), (back, *more) = found
         merged = _merged(ahead, back, layer.merge_mode, tracer)
         return at_last_axes([*merged, *states, *more], tracer)

@@ -8,11 +8,11 @@ from keras import layers, ops
 from keras.src.applications.inception_resnet_v2 import CustomScaleLayer
 from keras.src.ops import numpy as operations
 
+from kprune.channels.numbers import NONE
+from kprune.channels.rules.base import ChannelRule
+from kprune.channels.value import Value
 from kprune.rebuilding import copy_operation
 from kprune.registry import register
-from kprune.shrinking.channels import NONE
-from kprune.shrinking.rules.base import ChannelRule
-from kprune.shrinking.value import Value
 
 
 @dataclasses.dataclass

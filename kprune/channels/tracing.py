@@ -5,10 +5,10 @@ import dataclasses
 import keras
 import numpy as np
 
+from kprune.channels.numbers import NONE, Channels, Reason
+from kprune.channels.rules import rule_of
+from kprune.channels.value import Value, pairs
 from kprune.layer_graph import LayerGraph, read_graph
-from kprune.shrinking.channels import NONE, Channels, Reason
-from kprune.shrinking.rules import rule_of
-from kprune.shrinking.value import Value, pairs
 
 
 @dataclasses.dataclass(frozen=True)

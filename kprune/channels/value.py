@@ -4,7 +4,7 @@ import dataclasses
 
 import numpy as np
 
-from kprune.shrinking.channels import NONE
+from kprune.channels.numbers import NONE
 
 
 @dataclasses.dataclass(frozen=True)

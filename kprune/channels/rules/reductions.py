@@ -5,10 +5,10 @@ from keras import ops
 from keras.src.ops import math, nn
 from keras.src.ops import numpy as operations
 
+from kprune.channels.rules.base import ChannelRule
+from kprune.channels.rules.elementwise import is_zero_at_zero, types_of
+from kprune.channels.value import Value
 from kprune.registry import register
-from kprune.shrinking.rules.base import ChannelRule
-from kprune.shrinking.rules.elementwise import is_zero_at_zero, types_of
-from kprune.shrinking.value import Value
 
 
 def reduced(array, axes, silent, tracer, text):

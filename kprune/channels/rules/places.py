@@ -3,10 +3,10 @@
 from keras import layers
 from keras.src.applications.convnext import StochasticDepth
 
+from kprune.channels.rules.base import ChannelRule
+from kprune.channels.rules.common import channel_axis, without_masks
+from kprune.channels.value import Value
 from kprune.registry import register
-from kprune.shrinking.rules.base import ChannelRule
-from kprune.shrinking.rules.common import channel_axis, without_masks
-from kprune.shrinking.value import Value
 
 
 class PassingRule(ChannelRule):

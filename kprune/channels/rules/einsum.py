@@ -4,11 +4,11 @@ import dataclasses
 
 from keras import layers
 
+from kprune.channels.rules.activation import activate
+from kprune.channels.rules.base import ChannelRule
+from kprune.channels.rules.common import pin_each
+from kprune.channels.value import Value
 from kprune.registry import register
-from kprune.shrinking.rules.activation import activate
-from kprune.shrinking.rules.base import ChannelRule
-from kprune.shrinking.rules.common import pin_each
-from kprune.shrinking.value import Value
 
 
 @dataclasses.dataclass(frozen=True)

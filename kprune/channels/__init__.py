@@ -1,0 +1,1 @@
+"""The channels of a model: which of them go together, and which must stay."""
