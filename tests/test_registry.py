@@ -143,6 +143,7 @@ def evidence_for(criterion, shape=SHAPE):
     rng = np.random.default_rng(1)
     known = {
         "name": "block/kernel",
+        "place": 0,
         "total_saliency": 3.0,
         "batch_norm_scale": rng.normal(size=shape[-1]),
         "output_mean": rng.random(shape[-1]),
