@@ -124,8 +124,13 @@ class Tracer:
         return [self.channels.new(number)]
 
     def fix(self, ids, kind, text):
-        """Notes that channels stay, for the sake of the present call."""
-        self.channels.fix(ids, Reason(kind, self.call.name, text))
+        """Notes that channels stay, for the sake of the present call.
+
+        What takes all channels in, of the kind "statistics", keeps them only if the
+        result has to be exact.
+        """
+        if self.exact or kind != "statistics":
+            self.channels.fix(ids, Reason(kind, self.call.name, text))
 
     def stop(self, inputs, kind, text):
         """Lets no channel through: returns outputs without any."""

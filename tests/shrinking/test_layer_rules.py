@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from keras import layers, ops
 
+import kprune
 from kprune.channels.tracing import trace
 from kprune.registry import keys, lookup
 from kprune.shrinking.removal import without
@@ -185,6 +186,24 @@ def test_statistics_keep_no_channels_if_the_result_need_not_be_exact(
     subject = find(small)
     assert subject.gamma.shape == subject.beta.shape == (4,)
     assert np.isfinite(outputs_of(small, random_inputs(small))).all()
+
+
+@pytest.mark.parametrize(
+    "function",
+    [ops.softmax, layers.Softmax(), lambda x: x / ops.mean(x, -1, keepdims=True)],
+    ids=["operation", "layer", "mean"],
+)
+def test_softmax_and_means_keep_no_channels_if_the_result_need_not_be_exact(function):
+    inputs = keras.Input((5,))
+    x = layers.Dense(8, activation="softplus", name="wide")(inputs)
+    model = keras.Model(inputs, layers.Dense(3)(function(x)))
+
+    small = kprune.shrink(model, sparsity=0.5, exact=False)
+
+    assert small.get_layer("wide").units == 4
+    assert outputs_of(small, random_inputs(small))[0].shape == (3, 3)
+    with pytest.raises(kprune.ShrinkError, match="all of them|taken over them"):
+        kprune.shrink(model, sparsity=0.5)
 
 
 def test_inexact_group_normalization_leaves_all_groups_of_one_size():

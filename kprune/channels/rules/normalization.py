@@ -105,9 +105,8 @@ class LayerNormalizationRule(StatisticsRule):
     def trace(self, layer, inputs, tracer):
         """Keeps the channels, unless the result need not be exact."""
         (value,) = inputs
-        if tracer.exact:
-            text = "their mean and variance are taken"
-            tracer.mix(value, *layer.axis, kind="statistics", text=text)
+        text = "their mean and variance are taken"
+        tracer.mix(value, *layer.axis, kind="statistics", text=text)
         return [self.let_through(value, layer, [layer.gamma, layer.beta], tracer)]
 
 
@@ -123,7 +122,7 @@ class RMSNormalizationRule(StatisticsRule):
     def trace(self, layer, inputs, tracer):
         """Lets channels through that are zero once their weights are."""
         (value,) = inputs
-        if tracer.exact and not value.silent:
+        if not value.silent:
             text = "their mean square is taken, and they are not zero"
             tracer.mix(value, *layer.axis, kind="statistics", text=text)
         return [self.let_through(value, layer, [layer.scale], tracer)]
@@ -152,7 +151,7 @@ class UnitNormalizationRule(ChannelRule):
         """Lets channels through that are zero once their weights are."""
         (value,) = inputs
         axes = layer.axis if isinstance(layer.axis, (list, tuple)) else [layer.axis]
-        if tracer.exact and not value.silent:
+        if not value.silent:
             text = "their sum of squares is taken, and they are not zero"
             tracer.mix(value, *axes, kind="statistics", text=text)
         return [value]
@@ -173,7 +172,7 @@ class GroupNormalizationRule(ChannelRule):
         for one in given:
             rows = one.reshape(layer.groups, -1)
             tie_lines(rows if tracer.exact else rows.T, tracer)
-        if tracer.exact and layer.groups == 1:
+        if layer.groups == 1:
             text = "their mean and variance are taken"
             tracer.mix(value, layer.axis, kind="statistics", text=text)
         for variable in (layer.gamma, layer.beta):

@@ -86,9 +86,9 @@ class AlongAxisRule(ChannelRule):
         axes = _axes(operation, len(value.shape))
         text = f"{type(operation).__name__.lower()} takes all of them in"
         maps = [reduced(m, axes, False, tracer, text) for m in value.maps]
-        maps = tuple(m for m in maps if m is not None)
+        maps = [m for m in maps if m is not None] if tracer.exact else value.maps
         silent = value.silent and is_zero_at_zero(operation, tracer)
-        return [Value(value.shape, maps, silent)]
+        return [Value(value.shape, tuple(maps), silent)]
 
 
 def _axes(operation, rank):
