@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 NOTEBOOKS := $(wildcard notebooks/*.ipynb)
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 
-.PHONY: demo test lint slow applications notebooks bench headline clean
+.PHONY: demo test lint slow applications notebooks bench long-bench headline clean
 
 demo: $(VENV)/installed
 	$(BIN)/kprune demo
@@ -27,9 +27,15 @@ applications: $(VENV)/installed-dev
 notebooks: $(VENV)/installed-dev
 	$(if $(NOTEBOOKS),$(BIN)/jupyter execute $(NOTEBOOKS))
 
+# Benchmarks that train for half an hour and longer.
+LONG = benchmarks/methods.py benchmarks/structured.py
+
 bench: $(VENV)/installed-dev
-	for script in $(filter-out benchmarks/deep_compression.py,$(wildcard benchmarks/[a-z]*.py)); \
+	for script in $(filter-out benchmarks/deep_compression.py $(LONG),$(wildcard benchmarks/[a-z]*.py)); \
 		do $(BIN)/python $$script || exit 1; done
+
+long-bench: $(VENV)/installed-dev
+	for script in $(LONG); do $(BIN)/python $$script || exit 1; done
 
 headline: $(VENV)/installed-dev
 	$(BIN)/python benchmarks/deep_compression.py

@@ -1,18 +1,17 @@
 """Is a network from which channels were removed better than a small one trained so?
 
-Trains a network, removes channels step by step with training in between, and compares
-what is left with the same small architecture, trained from fresh weights for as many
-epochs as all phases together: LeNet-5-Caffe on MNIST, brought to 158,000 multiply-adds,
-and a small ResNet on CIFAR-10, brought to half of its own. The recipes were chosen
-with `--validate`, which trains without the last of the training images and tests on
-these; without it the test images are looked at once, when a network is finished.
+Trains LeNet-5-Caffe on MNIST and removes channels, step by step with training in
+between, until 158,000 multiply-adds are left; and a small ResNet on CIFAR-10, down to
+half of its own, which is then compared with the same widths trained from fresh weights
+for as many epochs as all phases together. The recipes were chosen with `--validate`,
+which trains without the last of the training images and tests on these; without it the
+test images are looked at once a stage.
 
     python benchmarks/structured.py [--record] [--validate] [--seeds 0 1 2]
-        [--only mnist cifar10] [--keep results.jsonl]
+        [--only lenet_5_caffe resnet_8] [--keep results.jsonl]
 """
 
 import argparse
-import dataclasses
 import json
 import os
 import pathlib
@@ -23,138 +22,12 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 import keras
 import numpy as np
 from _harness import publish
+from _structured import RECIPES
 from keras import layers
 
 from kprune import datasets
 from kprune.shrinking import shrink
 from kprune.shrinking.costs import costs_of
-
-CLASSES = 10
-
-
-@dataclasses.dataclass(frozen=True)
-class Phase:
-    """Removal of channels, and the training thereafter.
-
-    Args:
-        epochs: Int.
-        learning_rate: Float at the beginning; it falls to 0 along a cosine.
-        macs: Int or float, what may be left of the multiply-adds, or which part of
-            them; `None` where nothing is removed.
-    """
-
-    epochs: int
-    learning_rate: float
-    macs: float = None
-
-
-@dataclasses.dataclass(frozen=True)
-class Recipe:
-    """How one network is trained and narrowed.
-
-    Args:
-        data: String, what `kprune.datasets.load` knows.
-        held_out: Int, how many training images `--validate` tests on.
-        build: Function that returns the network, whose outputs are logits.
-        optimizer: Function of a learning rate or schedule.
-        first: `Phase`, the training of the whole network.
-        then: Tuple of `Phase`.
-        shrinking: Dict, the other arguments of `kprune.shrink`.
-        shift: Int, by how many pixels training images move at most.
-        mirrored: Bool, whether half of them are.
-        batch_size: Int.
-    """
-
-    data: str
-    held_out: int
-    build: callable
-    optimizer: callable
-    first: Phase
-    then: tuple
-    shrinking: dict
-    shift: int
-    mirrored: bool = False
-    batch_size: int = 128
-
-    @property
-    def epochs(self):
-        """Int, of all phases together."""
-        return self.first.epochs + sum(phase.epochs for phase in self.then)
-
-
-def lenet_5_caffe():
-    return keras.Sequential(
-        [
-            keras.Input((28, 28, 1)),
-            layers.Conv2D(20, 5, activation="relu", name="conv1"),
-            layers.MaxPooling2D(name="pool1"),
-            layers.Conv2D(50, 5, activation="relu", name="conv2"),
-            layers.MaxPooling2D(name="pool2"),
-            layers.Flatten(name="features"),
-            layers.Dense(500, activation="relu", name="fc1"),
-            layers.Dense(CLASSES, name="fc2"),
-        ],
-        name="lenet_5_caffe",
-    )
-
-
-def resnet_8():
-    """Returns a network whose first convolution halves the sides, which saves time."""
-    inputs = keras.Input((32, 32, 3))
-    x = layers.ReLU()(_convolved(inputs, 16, strides=2))
-    for filters in (16, 32, 64):
-        strides = 1 if filters == 16 else 2
-        y = layers.ReLU()(_convolved(x, filters, strides))
-        y = _convolved(y, filters)
-        if strides == 2:
-            x = _convolved(x, filters, strides, size=1)
-        x = layers.ReLU()(layers.Add()([x, y]))
-    x = layers.GlobalAveragePooling2D()(x)
-    return keras.Model(inputs, layers.Dense(CLASSES)(x), name="resnet_8")
-
-
-def _convolved(x, filters, strides=1, size=3):
-    arguments = {"strides": strides, "padding": "same", "use_bias": False}
-    x = layers.Conv2D(filters, size, **arguments)(x)
-    return layers.BatchNormalization()(x)
-
-
-def _adam(rate):
-    return keras.optimizers.AdamW(rate, weight_decay=0.05)
-
-
-def _momentum(rate):
-    return keras.optimizers.SGD(rate, momentum=0.9, nesterov=True, weight_decay=5e-3)
-
-
-RECIPES = {
-    "lenet_5_caffe": Recipe(
-        data="mnist",
-        held_out=10_000,
-        build=lenet_5_caffe,
-        optimizer=_adam,
-        first=Phase(5, 2e-3),
-        then=(
-            Phase(1, 2e-3, 0.5),
-            Phase(1, 2e-3, 0.25),
-            Phase(1, 2e-3, 0.13),
-            Phase(8, 4e-3, 158_000),
-        ),
-        shrinking={"criterion": "l1", "scope": "layer_wise"},
-        shift=2,
-    ),
-    "resnet_8": Recipe(
-        data="cifar10",
-        held_out=4_000,
-        build=resnet_8,
-        optimizer=_momentum,
-        first=Phase(12, 0.1),
-        then=(Phase(6, 0.05, 0.5),),
-        shrinking={"criterion": "l1", "scope": "layer_wise"},
-        shift=4,
-        mirrored=True,
-    ),
-}
 
 
 class Images(keras.utils.PyDataset):
@@ -208,6 +81,16 @@ def load(recipe, validate):
 
 
 def fit(model, recipe, train, epochs, learning_rate, seed):
+    """Trains a model, while the learning rate falls to 0 along a cosine.
+
+    Args:
+        model: A Keras model that gives logits.
+        recipe: `Recipe`.
+        train: Pair of images and labels.
+        epochs: Int.
+        learning_rate: Float, at the beginning.
+        seed: Int, of the order, the shifts and the mirroring.
+    """
     steps = epochs * (len(train[0]) // recipe.batch_size)
     rate = keras.optimizers.schedules.CosineDecay(learning_rate, steps)
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
@@ -243,6 +126,8 @@ def stages(recipe, train, test, seed):
         order = seed + 1000 * number
         fit(model, recipe, train, phase.epochs, phase.learning_rate, order)
     yield record("narrowed and trained on", model)
+    if not recipe.from_scratch:
+        return
     keras.utils.set_random_seed(seed)
     scratch = keras.models.clone_model(model)
     fit(scratch, recipe, train, recipe.epochs, recipe.first.learning_rate, seed)
@@ -273,13 +158,13 @@ def run(name, seed, validate, path):
 
 
 COLUMNS = "network", "stage", "multiply-adds", "parameters", "widths"
+COSTS = "macs", "parameters"
 NOTE = (
-    "Mean, and each seed in its turn; {seeds} seeds, in which multiply-adds and "
-    "parameters are means, too, and widths those of the first. {recipes} Every stage "
-    "sees images shifted at random (and mirrored, CIFAR-10), batches of 128, and a "
-    "learning rate that falls to 0 along a cosine in every phase. From scratch means "
-    "the architecture that was left, fresh weights, and as many epochs as all phases "
-    "together, in one cosine."
+    "Errors, multiply-adds and parameters are means of {seeds} seeds, whose errors "
+    "follow in brackets; widths are those of the first. {recipes} Every training sees "
+    "images shifted at random (those of CIFAR-10 mirrored, too) in batches of 128, "
+    "while the learning rate falls to 0 along a cosine. From scratch means fresh "
+    "weights, and as many epochs as all phases together, in one cosine."
 )
 
 
@@ -291,29 +176,23 @@ def table_rows(name, records):
         yield [
             name,
             stage,
-            *(f"{np.mean([r[k] for r in of_stage]):,.0f}" for k in COLUMNS_OF_COSTS),
+            *(f"{np.mean([r[k] for r in of_stage]):,.0f}" for k in COSTS),
             of_stage[0]["widths"],
             f"{np.mean(errors):.2f} ({', '.join(f'{e:.2f}' for e in errors)})",
         ]
 
 
-COLUMNS_OF_COSTS = "macs", "parameters"
-
-
 def told(name):
     """Returns what a recipe does in words."""
     recipe = RECIPES[name]
-    targets = [
-        f"{p.macs:.0%} of the multiply-adds" if p.macs < 1 else f"{p.macs:,}"
-        for p in recipe.then
-    ]
+    targets = [f"{p.macs:.0%}" if p.macs < 1 else f"{p.macs:,}" for p in recipe.then]
     phases = recipe.first, *recipe.then
     epochs = " + ".join(str(phase.epochs) for phase in phases)
     rates = ", ".join(str(phase.learning_rate) for phase in phases)
     return (
-        f"{name}: {epochs} epochs of {recipe.data}, at learning rates from {rates}; "
-        f"between them brought to "
-        f"{', '.join(targets)} by `kprune.shrink` with {recipe.shrinking}."
+        f"{name}: {epochs} epochs of {recipe.data}, with learning rates from {rates}; "
+        f"between them brought to {', '.join(targets)} multiply-adds by "
+        f"`kprune.shrink` with {recipe.shrinking}."
     )
 
 

@@ -198,6 +198,21 @@ def describe_result(target, reached, held):
     return f"asked for {target}, reached {reached:.4g}{why}."
 
 
+def warn_of_unjudged(monitor, reached):
+    """Warns that the last update was left out, since no metric would judge it.
+
+    Args:
+        monitor: String, the metric of the rollback.
+        reached: Float, the fraction of zeros.
+    """
+    warnings.warn(
+        f"The last update was left out at sparsity {reached:.4g}: training ended when "
+        f"it was due, and the rollback would not have judged it by {monitor!r}. Train "
+        "an epoch longer, or monitor a metric of validation.",
+        stacklevel=2,
+    )
+
+
 def warn_of_early_end(schedule, step, reached):
     """Warns that training has ended before the schedule.
 

@@ -1,13 +1,13 @@
 """`PruningCallback`: pruning during `model.fit`."""
 
+import math
 import numbers
-import sys
 import warnings
 
 import keras
 
-from kprune import announcements, registry, snapshot
-from kprune.planning import make_plan
+from kprune import announcements, registry
+from kprune.planning import make_plan, running_callbacks
 from kprune.preflight import (
     as_criterion,
     by_stage,
@@ -17,9 +17,9 @@ from kprune.preflight import (
     frozen,
 )
 from kprune.pruner import Pruner, kinds_to_follow
-from kprune.rollback import Guard, Rollback
+from kprune.rollback import Guard, Rollback, leave
 from kprune.schedules import check_sparsity
-from kprune.tracking import follow
+from kprune.tracking import follow, forget, optimizers_of
 from kprune.updates import updaters
 
 
@@ -127,7 +127,7 @@ class PruningCallback(keras.callbacks.Callback):
             self.schedule = None  # it was made for the steps of another model
         super().set_model(model)
         self._reporter = None
-        callback_list = _callback_list()
+        callback_list = running_callbacks()
         if callback_list is not None and self in callback_list.callbacks:
             if sum(isinstance(c, PruningCallback) for c in callback_list.callbacks) > 1:
                 raise ValueError(
@@ -138,7 +138,7 @@ class PruningCallback(keras.callbacks.Callback):
             callback_list.callbacks.insert(0, self)
             self._others = callback_list.callbacks[1:]
             self._reporter = keras.callbacks.LambdaCallback(
-                on_train_end=lambda logs: self.report()
+                on_train_end=lambda logs: self._conclude()
             )
             callback_list.callbacks.append(self._reporter)
 
@@ -151,6 +151,7 @@ class PruningCallback(keras.callbacks.Callback):
         check_parts(self.model, *parts, highest)
         made = updaters(self.model, *parts, self.calibration_data)
         self._checked_data = made[-1].calibration_data
+        forget(self.model, optimizers_of(self.model))  # of what trained it before
         follow(self.model, kinds_to_follow(self._criteria, self.regrowth))
         self._pruner = self._guard = None
         self._next_look, self._looked = 0, None
@@ -188,7 +189,7 @@ class PruningCallback(keras.callbacks.Callback):
     def on_test_begin(self, logs=None):
         """Carries out the last update before the final evaluation."""
         if self._pruner is not None and self._no_batch_follows():
-            self._last_step()
+            self._last_step(judged=self.rollback and self.rollback.validates)
 
     def on_epoch_end(self, epoch, logs=None):
         """Carries out the last update, if no batch follows; logs the sparsity."""
@@ -207,10 +208,15 @@ class PruningCallback(keras.callbacks.Callback):
         if self._pruner is not None:
             self._last_step()
             if self._reporter is None:
-                self.report()
+                self._conclude()
 
-    def _last_step(self):
-        """Carries out the update that is due, if the weights still are numbers."""
+    def _last_step(self, judged=False):
+        """Carries out the update that is due, if the weights still are numbers.
+
+        One that a rollback would not judge is left out.
+        """
+        if self._guard is not None and not judged:
+            return
         try:
             self._pruner.step()
         except ValueError as error:
@@ -219,13 +225,21 @@ class PruningCallback(keras.callbacks.Callback):
             # `TerminateOnNaN` has ended the run in good order; so it shall end.
             warnings.warn(str(error), stacklevel=2)
 
+    def _conclude(self):
+        self.report()
+        if self._guard is not None:
+            self._guard.end()
+
     def report(self):
         """Says what was reached, and warns if it is less than was asked for."""
         if self._pruner is None:
             return
         reached, held = self._pruner.measure(), self._pruner.held
         done = self._pruner.clock - self._pruner.origin
-        if done >= self.schedule.end_step or held:
+        is_over = done >= self.schedule.end_step
+        if is_over and self._guard is not None and self._pruner.is_due:
+            announcements.warn_of_unjudged(self.rollback.monitor, reached)
+        elif is_over or held:
             self._say(announcements.describe_result(self._target, reached, held))
             if not held:
                 self._say(self._target.describe_last_units())
@@ -251,15 +265,15 @@ class PruningCallback(keras.callbacks.Callback):
             origin=plan.origin,
         )
         if self.rollback is None:
-            snapshot.drop(self.model)  # that of another fit
+            leave(self.model)
         else:
             self._guard = Guard(self.rollback, self._pruner)
-            last_batch = plan.step + (self.params.get("steps") or 1) - 1
+            last_batch = plan.step + math.ceil(plan.an_epoch or 1) - 1
             due = self.schedule.last_due(last_batch)
             self._guard.check_reference(0.0 if due is None else self.schedule(due))
-        self._announce(plan.step, plan.remaining)
+        self._announce(plan.step, plan.remaining, plan.an_epoch)
 
-    def _announce(self, step, remaining):
+    def _announce(self, step, remaining, an_epoch):
         parts = (self.schedule, self.scope, self.regrowth)
         self._target = announcements.Target(self.model, *parts)
         plan = (self.schedule, self._target, step, remaining)
@@ -269,7 +283,6 @@ class PruningCallback(keras.callbacks.Callback):
             self._say(f"left alone, since frozen: {', '.join(left_alone)}.")
         announcements.warn_if_too_short(self.schedule, step, remaining)
         end_step, epoch = self.schedule.end_step, self._epoch
-        an_epoch = remaining and remaining / (self.params["epochs"] - epoch)
         if self.rollback and an_epoch:
             announcements.warn_if_not_evaluated(self.schedule, step, an_epoch)
         if step < end_step:
@@ -282,18 +295,3 @@ class PruningCallback(keras.callbacks.Callback):
     def _say(self, message):
         if message and self.params.get("verbose"):
             print(f"kprune: {message}")
-
-
-def _callback_list():
-    """Finds the `CallbackList` whose `set_model` is running.
-
-    Keras tells a callback nothing of the others. The list is needed for the place
-    in it, and to warn of callbacks that undo pruning.
-    """
-    frame = sys._getframe(1)
-    while frame is not None:
-        caller = frame.f_locals.get("self")
-        if isinstance(caller, keras.callbacks.CallbackList):
-            return caller
-        frame = frame.f_back
-    return None

@@ -15,6 +15,8 @@ class Selection:
         skip: The same, layers to leave out. `None` leaves out none.
         spared: Sequence of layers whose channels are the model's outputs, to leave
             out unless `only` names them. Defaults to none.
+        dense: Dict from the id of a variable to the reason why it is left out.
+            Defaults to none.
 
     Raises:
         ValueError: If an entry is none of these.
@@ -26,10 +28,11 @@ class Selection:
     True
     """
 
-    def __init__(self, only=None, skip=None, spared=()):
+    def __init__(self, only=None, skip=None, spared=(), dense=None):
         self.only = _entries("only", only)
         self.skip = _entries("skip", skip)
         self.spared = list(spared)
+        self.dense = dict(dense or {})
 
     def selects(self, chain):
         """Tells whether a layer is selected.

@@ -38,6 +38,8 @@ class MaskedWeight:
         name: `WeightName`, what the weight is called beside those of other layers,
             such as `"block_1/query_dense/kernel"`.
         tracked: The `Tracked` variables of the store.
+        following: Boolean Keras variable that can be broadcast against the weight,
+            what is left of the channels that it takes in, or `None`.
     """
 
     path: str
@@ -46,6 +48,7 @@ class MaskedWeight:
     layer: keras.Layer
     name: WeightName
     tracked: Tracked
+    following: object = None
 
     def held(self, weight):
         """Returns a weight as it shall be after an update, and in a stripped model.
@@ -59,6 +62,12 @@ class MaskedWeight:
         Returns:
             Tensor like `weight`. What is held already comes back bit for bit.
         """
+        return self.left_of(weight)
+
+    def left_of(self, weight):
+        """Returns a weight, tensor or variable, with zeros in place of what is gone."""
+        if self.following is not None:
+            weight = masked(weight, self.following)
         return masked(weight, self.mask)
 
     def track(self, kind, value):
@@ -87,7 +96,14 @@ class MaskStore(keras.Layer):
         clock: The model's `Clock`. Defaults to one of its own.
 
     Attributes:
-        entries: List of `MaskedWeight`, empty until `attach`.
+        entries: List of `MaskedWeight`, those that are ranked and counted. Empty until
+            `attach`.
+        followers: List of `MaskedWeight`, those that lose what belongs to channels
+            removed elsewhere, and are neither ranked nor counted. Their masks can be
+            broadcast against them. Those of weights that are in `entries`, too, are
+            their `following` as well.
+        coupled: Bool, whether channels of the entries go together with all that
+            hangs on them. Defaults to `False`.
         clock: As given.
         granularity: As given.
         tracked: `Tracked`, variables that only some methods need.
@@ -101,6 +117,8 @@ class MaskStore(keras.Layer):
         # Not tracked as a dependency: the masks are weights of this layer, the
         # variables belong to another.
         object.__setattr__(self, "entries", [])
+        object.__setattr__(self, "followers", [])
+        self.coupled = False
         self._undo = []
         self.step = self.clock.variable  # tracked here, so that they are saved
         self.plan = self.clock.plan
@@ -116,32 +134,56 @@ class MaskStore(keras.Layer):
         Raises:
             ValueError: If `root` has no weight at one of the paths.
         """
-        found = {w.path: w for w in prunable.find_weights(root)}
-        missing = [path for path in paths if path not in found]
-        if missing:
-            raise ValueError(
-                f"The layer {root.name!r} ({type(root).__name__}) has no weight at "
-                f"{', '.join(map(repr, missing))}; it has "
-                f"{', '.join(map(repr, found))}. The class has changed since the "
-                "model was pruned: restore its attribute names, or prune again."
-            )
-        for path in paths:
-            variable = found[path].variable
-            mask = self.add_weight(
-                shape=variable.shape,
-                dtype="bool",
-                initializer="ones",
-                trainable=False,
-                aggregation="only_first_replica",
-                name=f"mask_{len(self.entries)}",
-            )
-            setattr(self, mask.name, mask)  # as an attribute, for tf.train.Checkpoint
-            name = self._name(root, path)
-            layer = found[path].layer
-            entry = MaskedWeight(path, variable, mask, layer, name, self.tracked)
-            variable.constraint = MaskConstraint(self, entry, variable.constraint)
+        for weight in _weights_at(root, paths):
+            name = f"mask_{len(self.entries)}"
+            entry = self._entry(root, weight, name, weight.variable.shape)
+            self._constrain(entry)
             self.entries.append(entry)
         self.refuse_conversions(root)
+
+    def follow(self, root, shapes):
+        """Makes masks that follow channels removed elsewhere.
+
+        Args:
+            root: The built layer that owns the weights.
+            shapes: Dict from path to the shape of a mask that can be broadcast
+                against the weight.
+        """
+        ranked = {id(entry.variable): entry for entry in self.entries}
+        for weight in _weights_at(root, shapes):
+            name = f"following_{len(self.followers)}"
+            follower = self._entry(root, weight, name, shapes[weight.path])
+            if id(weight.variable) in ranked:
+                ranked[id(weight.variable)].following = follower.mask
+            else:
+                self._constrain(follower)
+            self.followers.append(follower)
+
+    def _entry(self, root, weight, mask_name, mask_shape):
+        mask = self.add_weight(
+            shape=mask_shape,
+            dtype="bool",
+            initializer="ones",
+            trainable=False,
+            aggregation="only_first_replica",
+            name=mask_name,
+        )
+        setattr(self, mask.name, mask)  # as an attribute, for tf.train.Checkpoint
+        name = self._name(root, weight.path)
+        return MaskedWeight(
+            weight.path, weight.variable, mask, weight.layer, name, self.tracked
+        )
+
+    def _constrain(self, entry):
+        variable = entry.variable
+        variable.constraint = MaskConstraint(self, entry, variable.constraint)
+
+    @property
+    def held(self):
+        """List of all `MaskedWeight`, one a variable: entries and what else follows."""
+        ranked = {id(entry.variable) for entry in self.entries}
+        others = [f for f in self.followers if id(f.variable) not in ranked]
+        return [*self.entries, *others]
 
     def _name(self, root, path):
         """Returns what a weight is called; a pruned model's own name is left out."""
@@ -153,12 +195,13 @@ class MaskStore(keras.Layer):
 
     def detach(self):
         """Gives the variables back their own constraints."""
-        for entry in self.entries:
+        for entry in self.held:
             if isinstance(entry.variable.constraint, MaskConstraint):
                 entry.variable.constraint = entry.variable.constraint.own
         for undo in self._undo:
             undo()
         self.entries.clear()
+        self.followers.clear()
         self._undo.clear()
 
     def trained_entries(self):
@@ -178,6 +221,20 @@ class MaskStore(keras.Layer):
                 if method is not None and not isinstance(method, _Refusal):
                     self._undo.append(functools.partial(setattr, layer, name, method))
                     setattr(layer, name, _Refusal(layer, name))
+
+
+def _weights_at(root, paths):
+    """Returns what is found in a layer or model at some paths."""
+    found = {w.path: w for w in prunable.find_weights(root)}
+    missing = [path for path in paths if path not in found]
+    if missing:
+        raise ValueError(
+            f"The layer {root.name!r} ({type(root).__name__}) has no weight at "
+            f"{', '.join(map(repr, missing))}; it has "
+            f"{', '.join(map(repr, found))}. The class has changed since the "
+            "model was pruned: restore its attribute names, or prune again."
+        )
+    return [found[path] for path in paths]
 
 
 class _Refusal:
@@ -216,7 +273,7 @@ class MaskConstraint(keras.constraints.Constraint):
         self.store = store
         self.entry = entry
         self.own = own
-        self.optimizer = None
+        self.optimizer = self.shadow = None  # as the step traced last has them
 
     def __call__(self, weight):
         """Returns the weight as it shall be after the update."""
@@ -228,8 +285,8 @@ class MaskConstraint(keras.constraints.Constraint):
         learnt = weight
         if self.own is not None:
             # Of what is removed it sees nothing: a norm or a budget is of the rest.
-            weight = self.own(masked(weight, self.entry.mask))
-        shadow = self.entry.tracked_as("shadow")
+            weight = self.own(self.entry.left_of(weight))
+        self.shadow = shadow = self.entry.tracked_as("shadow")
         if shadow is not None:
             # A removed weight was zero, so that what it is now is how far it moved.
             shadow.assign(tf.where(self.entry.mask, weight, shadow + learnt))

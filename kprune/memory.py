@@ -13,6 +13,20 @@ from kprune.whole_model import clock_of, stores
 NOT_YET = -1  # In a variable of `Tracked`: what it is to hold has not come yet.
 
 
+def tracked_with(model, name):
+    """Returns what holds a variable of a name; masks may have been added before it.
+
+    Args:
+        model: A model that `kprune.prune` has made.
+        name: String, what the variable is called.
+
+    Returns:
+        `Tracked` of the model; its first one if none holds the variable.
+    """
+    found = [store.tracked for store in stores(model)]
+    return next((t for t in found if t.get(name) is not None), found[0])
+
+
 def plan_of(model):
     """Returns when the latest `fit` with pruning began and was to end.
 
@@ -60,8 +74,8 @@ def prepare(model):
     Args:
         model: A model that `kprune.prune` has made. It is changed.
     """
-    if _noted(model) is None:
-        stores(model)[0].tracked.hold("updated", np.full(4, NOT_YET, "float64"))
+    empty = np.full(4, NOT_YET, "float64")
+    tracked_with(model, "updated").hold("updated", empty)
 
 
 def last_update(model, origin):
@@ -105,5 +119,4 @@ def note_update(model, origin, asked, reached):
 
 
 def _noted(model):
-    found = [store.tracked.get("updated") for store in stores(model)]
-    return next((variable for variable in found if variable is not None), None)
+    return tracked_with(model, "updated").get("updated")

@@ -1,6 +1,9 @@
 """What a `fit` plans: when it began, when it is to end, and what follows from that."""
 
 import dataclasses
+import sys
+
+import keras
 
 from kprune.memory import plan_of, set_plan
 from kprune.optimizer_slots import plain_optimizer
@@ -17,6 +20,7 @@ class Plan:
         began: Int, the clock when the run began, perhaps before it was interrupted.
         end: Int, the clock when it is to end, or `None` if unknown.
         remaining: Int, the steps from now on, or `None` if unknown.
+        an_epoch: Float, the steps of an epoch, or `None` if unknown.
         origin: Int, the clock from which the schedule's steps count.
     """
 
@@ -24,6 +28,7 @@ class Plan:
     began: int
     end: int | None
     remaining: int | None
+    an_epoch: float | None
     origin: int
 
     @property
@@ -93,7 +98,9 @@ def make_plan(model, epoch, params, start):
         began = clock
         end = None if remaining is None else clock + remaining
         set_plan(model, began, end)
-    return Plan(clock, began, end, remaining, began if start == "fit" else 0)
+    an_epoch = remaining and remaining / (params.get("epochs", epoch + 1) - epoch)
+    origin = began if start == "fit" else 0
+    return Plan(clock, began, end, remaining, an_epoch, origin)
 
 
 def _lies_within(step, began, end):
@@ -109,3 +116,18 @@ def _remaining_steps(model, epoch, params):
     optimizer = plain_optimizer(getattr(model, "optimizer", None))
     accumulated = getattr(optimizer, "gradient_accumulation_steps", None) or 1
     return (params.get("epochs", epoch + 1) - epoch) * batches // accumulated
+
+
+def running_callbacks():
+    """Finds the `CallbackList` whose `set_model` is running.
+
+    Keras tells a callback nothing of the others. The list is needed for the place
+    in it, and to warn of callbacks that undo pruning.
+    """
+    frame = sys._getframe(1)
+    while frame is not None:
+        caller = frame.f_locals.get("self")
+        if isinstance(caller, keras.callbacks.CallbackList):
+            return caller
+        frame = frame.f_back
+    return None

@@ -8,7 +8,7 @@ from kprune.layout import layout_of
 from kprune.masks import check_combination
 from kprune.optimizer_slots import initial_slots
 from kprune.scopes import Contender, as_one, tied_groups
-from kprune.ties import ties_of
+from kprune.ties import coupled_kernels, ties_of
 from kprune.tracking import optimizers_of
 
 
@@ -62,6 +62,30 @@ def check_parts(model, criteria, scope, regrowth, highest):
     contenders = contenders_of(model)
     if contenders:
         scope.check(contenders, highest)
+
+
+def check_return(model, schedule, regrowth):
+    """Refuses to bring channels back of which nothing would learn again.
+
+    Args:
+        model: A pruned model.
+        schedule: `Schedule`.
+        regrowth: `Regrowth` or `None`.
+
+    Raises:
+        ValueError: With what brings them back.
+    """
+    returning = schedule if schedule.lowers else None
+    if regrowth is not None and (regrowth.exchanges or "shadow" in regrowth.tracks):
+        returning = regrowth
+    if returning is not None and coupled_kernels(model):
+        raise ValueError(
+            f"{returning!r} brings back what was removed, and channels that go "
+            "together with all that hangs on them don't come back: between kernels, "
+            "scales and later weights that are all zero, nothing learns. Let each "
+            "kernel lose channels of its own, `kprune.prune(model, "
+            "granularity=kprune.Channel(coupled=False))`, or remove them for good."
+        )
 
 
 def contenders_of(model):

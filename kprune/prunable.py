@@ -115,7 +115,9 @@ def _reason(layer, variable, chain, selection, claimed):
             return reason
     if selection.spares(layer, chain):
         return _OF_OUTPUTS
-    return "" if selection.selects(chain) else _NOT_SELECTED
+    if not selection.selects(chain):
+        return _NOT_SELECTED
+    return selection.dense.get(id(variable), "")
 
 
 def _reason_of_rule(layer, variable, asked_for):

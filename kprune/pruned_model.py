@@ -130,6 +130,8 @@ def detach(model):
     model._tracker.untrack(store)
     del model.kprune_store, model.kprune_origin
     model.__class__ = plain_class(model)
+    if getattr(model, "train_function", None) is not None:
+        model.make_train_function(force=True)  # the old one is traced with masks
     return model
 
 

@@ -8,8 +8,9 @@ from kprune.preflight import (
     check_forgetting,
     check_parts,
     check_pruned,
+    check_return,
 )
-from kprune.tracking import follow
+from kprune.tracking import follow, forget
 from kprune.updates import fraction_removed, updaters
 from kprune.weight_access import as_array
 
@@ -105,6 +106,11 @@ class Pruner:
         return max(clock.steps for clock in self._clocks)
 
     @property
+    def is_due(self):
+        """Bool, whether there is an update that `step` would carry out."""
+        return not self.held and self._latest(self.clock - self.origin) != self._done
+
+    @property
     def finished(self):
         """Bool, whether the sparsity has come to its end, by schedule or `held`."""
         if self._done is _NOTHING_YET or self._done is None:
@@ -122,8 +128,8 @@ class Pruner:
                 layers are frozen, if a weight is NaN or infinite, or if what the
                 criterion wants of it can't be had.
         """
-        if getattr(self.model, "optimizer", None) is not self._optimizer:
-            self._prepare_training()  # the model was compiled anew
+        if _compiled(self.model) != self._compiled:
+            self._compile_anew()
         clock = self.clock
         if self.held or not any(store.entries for store in self._stores):
             return clock  # a Sequential that its first batch is about to build
@@ -189,11 +195,24 @@ class Pruner:
                 check_forgetting(self.model)
         if self.regrowth:
             self.regrowth.prepare(self.model)
-        self._optimizer = getattr(self.model, "optimizer", None)
+        self._compiled = _compiled(self.model)
+
+    def _compile_anew(self):
+        """Lets go of what the model was compiled with before."""
+        forget(self.model, [part for part in self._compiled[:1] if part is not None])
+        self._updaters = updaters(
+            self.model,
+            self._criteria,
+            self.scope,
+            self.regrowth,
+            self._updaters[-1].calibration_data,
+        )
+        self._prepare_training()
 
     def _check_parts(self):
         parts = (self._criteria, self.scope, self.regrowth)
         check_parts(self.model, *parts, self.schedule.highest)
+        check_return(self.model, self.schedule, self.regrowth)
 
     def _updater(self, due):
         """Returns the `Updater` of the stage that an update belongs to."""
@@ -252,6 +271,11 @@ class Pruner:
 
 
 _NOTHING_YET = object()
+
+
+def _compiled(model):
+    """Returns the optimizer and the loss that a model is compiled with."""
+    return [getattr(model, name, None) for name in ("optimizer", "_compile_loss")]
 
 
 def kinds_to_follow(criteria, regrowth):

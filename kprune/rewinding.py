@@ -4,7 +4,7 @@ import numpy as np
 
 from kprune import whole_model
 from kprune.arguments import check_whole
-from kprune.memory import NOT_YET
+from kprune.memory import NOT_YET, tracked_with
 from kprune.optimizer_slots import made_anew, restart
 from kprune.registry import register
 from kprune.regrowth import Regrowth
@@ -57,7 +57,7 @@ class Rewind(Regrowth):
 
     def prepare(self, model):
         """Makes room for the early weights, into which a checkpoint can be read."""
-        tracked = whole_model.stores(model)[0].tracked
+        tracked = tracked_with(model, "early_step")
         if tracked.get("early_step") is None:
             tracked.hold("early_step", np.asarray(NOT_YET, "int64"))
             for number, variable in enumerate(_weights(model)):
@@ -69,7 +69,7 @@ class Rewind(Regrowth):
         """Takes the weights when their step has come; later brings them back."""
         if step < self.step:
             return
-        tracked = whole_model.stores(model)[0].tracked
+        tracked = tracked_with(model, "early_step")
         taken = tracked.get("early_step")
         if taken is None or as_array(taken) == NOT_YET:
             _take(model, tracked)
@@ -101,7 +101,7 @@ def _bring_back(model, tracked):
         if variable.trainable:
             variable.assign(early)
     for store in whole_model.stores(model):
-        for entry in store.entries:
+        for entry in store.held:
             entry.variable.assign(entry.held(entry.variable))
     for optimizer in optimizers_of(model):
         restart(optimizer, int(as_array(tracked.get("early_step"))))

@@ -7,11 +7,10 @@ import zlib
 
 import numpy as np
 
-from kprune import whole_model
 from kprune.arguments import check_whole
-from kprune.memory import NOT_YET, has_removed
+from kprune.memory import NOT_YET, has_removed, tracked_with
 from kprune.registry import Configurable
-from kprune.snapshot import Snapshot, drop
+from kprune.snapshot import Snapshot, drop, empty, is_empty, make_room
 from kprune.weight_access import as_array
 
 _SMALLER_IS_BETTER = ("loss", "error", "mae", "mse", "perplexity")
@@ -22,11 +21,13 @@ class Rollback(Configurable):
     """Says how much a metric may suffer before pruning goes back and stops.
 
     A `PruningCallback` looks at the metric after every epoch. While it stays within
-    the tolerance, weights, masks, the optimizer's state and the clock are kept aside:
-    in memory, and in the model while patience lasts, for a run that is resumed then.
-    When it does not, they are brought back bit for bit, and the sparsity is raised no
-    further; training goes on with those masks. A model remembers it: a later `fit`
-    with the same `Rollback` is held too, one with another begins anew.
+    the tolerance, weights, masks, the optimizer's state and the clock are kept aside
+    in memory. When it does not, they are brought back bit for bit, and the sparsity is
+    raised no further; training goes on with those masks. A model remembers it: a later
+    `fit` with the same `Rollback` is held too, one with another begins anew.
+
+    An update that no metric judges is left out: one that is due when training ends, or
+    after the last epoch has measured the metric.
 
     Args:
         monitor: String, a metric in the logs of `fit`, as in `"val_accuracy"`.
@@ -37,7 +38,9 @@ class Rollback(Configurable):
         mode: `"max"` if larger is better, `"min"` if smaller is. Defaults to what
             the name of the metric tells.
         patience: Int of 0 or more, how many epochs in a row may be worse, so that
-            training can make up for a step of pruning. Defaults to 0.
+            training can make up for a step of pruning. For a run that is resumed
+            then, what is kept aside has room in the model until `fit` ends, which is
+            about twice as large by it, and so are its files. Defaults to 0.
 
     Raises:
         ValueError: If an argument lies outside its range, or if the name does not
@@ -67,6 +70,11 @@ class Rollback(Configurable):
                 f"mode='max' or mode='min'. mode={mode!r} says neither."
             )
         self.patience = check_whole("patience", patience, 0, "epochs")
+
+    @property
+    def validates(self):
+        """Bool, whether the metric is one of validation."""
+        return self.monitor.startswith("val_")
 
     def keeps(self, value, reference):
         """Tells whether a metric is good enough beside a reference."""
@@ -108,15 +116,23 @@ class Guard:
     def __init__(self, rollback, pruner):
         self.rollback = rollback
         self.pruner = pruner
-        tracked = whole_model.stores(pruner.model)[0].tracked
-        empty = np.array([math.nan, False, NOT_YET, 0, 0], "float64")
-        self._state = tracked.hold("rollback", empty)
-        self._begin_unless_known()
-        # A run that is resumed has to have a way back, too.
-        is_good = self._bad_epochs == 0 and not self.held
         model = pruner.model
+        unknown = np.array([math.nan, False, NOT_YET, 0, 0], "float64")
+        self._state = tracked_with(model, "rollback").hold("rollback", unknown)
+        self._begin_unless_known()
+        if rollback.patience and not self.held:
+            make_room(model)
+        is_good = self._is_good()
         self._snapshot = Snapshot(model) if is_good else Snapshot.found_in(model)
         pruner.held = self.held
+        pruner.measure()
+
+    def _is_good(self):
+        """Tells whether the model as a run begins can be gone back to."""
+        if self.held or self._bad_epochs > 0:
+            return False
+        is_dense = not math.isnan(self.reference) and self.pruner.measure() == 0
+        return is_dense or self._bad_epochs == 0
 
     def _begin_unless_known(self):
         """Begins anew if the model was last guarded by another `Rollback`."""
@@ -128,7 +144,7 @@ class Guard:
             return
         if reference is None:
             reference = self.reference if metric == last_metric else math.nan
-        drop(self.pruner.model)  # it is the other's
+        empty(self.pruner.model)  # what is in it is the other's
         self._state.assign([reference, False, NOT_YET, metric, whole])
 
     def _note(self, reference, held, bad_epochs):
@@ -172,15 +188,17 @@ class Guard:
                 passed over where the metric is one of validation.
 
         Returns:
-            String that says what was done, or `None`.
+            String that says what was done, or `None`. Once held, it looks no more.
 
         Raises:
             ValueError: If the metric is not there, or if weights were removed before
                 there was anything to compare with.
         """
         name = self.rollback.monitor
+        if self.held:
+            return None
         if name not in logs:
-            if name.startswith("val_") and _skips_validation(logs):
+            if self.rollback.validates and _skips_validation(logs):
                 return None
             raise ValueError(
                 f"{self.rollback!r} looks for {name!r}, and the logs hold "
@@ -193,13 +211,13 @@ class Guard:
         self.check_reference(0.0)
         if self.rollback.keeps(value, self.reference):
             self._note(self.reference, self.held, 0)
-            drop(self.pruner.model)
+            empty(self.pruner.model)
             self._snapshot = Snapshot(self.pruner.model)
             return None
         self._note(self.reference, self.held, max(self._bad_epochs, 0) + 1)
         if self._bad_epochs <= self.rollback.patience:
-            if self._snapshot is not None:  # the run may be resumed from here
-                self._snapshot.put_into(self.pruner.model)
+            if self._snapshot is not None and is_empty(self.pruner.model):
+                self._snapshot.put_into(self.pruner.model)  # to be resumed from here
             return None
         return self._go_back(value)
 
@@ -215,7 +233,7 @@ class Guard:
     def _go_back(self, value):
         if self._snapshot is not None:
             self._snapshot.bring_back(self.pruner.model)
-            drop(self.pruner.model)
+            empty(self.pruner.model)
             self.pruner.start_over()
         self._note(self.reference, True, 0)
         self.pruner.held = True
@@ -226,6 +244,24 @@ class Guard:
             f"sparsity {self.pruner.measure():.4g} of step {self.pruner.clock}, which "
             "is raised no further."
         )
+
+    def end(self):
+        """Gives up the room for a way back, unless patience lasts."""
+        if is_empty(self.pruner.model):
+            drop(self.pruner.model)
+
+
+def leave(model):
+    """Lets a model that is trained without a `Rollback` forget its way back.
+
+    Args:
+        model: A pruned model. It is changed.
+    """
+    drop(model)
+    state = tracked_with(model, "rollback").get("rollback")
+    if state is not None:
+        reference, held, _, *of = as_array(state)
+        state.assign([reference, held, NOT_YET, *of])
 
 
 def _skips_validation(logs):

@@ -18,7 +18,7 @@ from kprune.layer_choice import Selection
 from kprune.prunable import find_weights, has_no_prunable_weights
 from kprune.pruned_model import PrunedModel
 from kprune.rebuilding import rebuilt
-from kprune.whole_model import clock_of, masked_weights, stores
+from kprune.whole_model import clock_of, stores
 from kprune.wrapper import PruningWrapper
 
 
@@ -30,15 +30,29 @@ class Wrapping:
         selection: `Selection`, the layers that are.
         granularity: What is removed together, a `Granularity`.
         clock: The `Clock` that all of them share.
+        followers: Dict from the id of each weight that loses what belongs to channels
+            removed elsewhere to the shape of its mask; `None` where channels are not
+            coupled.
     """
 
     selection: Selection
     granularity: object
     clock: Clock
+    followers: dict | None = None
 
-    def wrap(self, layer, paths=None):
+    def wrap(self, layer, paths=None, following=None):
         """Puts a wrapper around a layer, for its weights at some paths or for all."""
-        return PruningWrapper(layer, self.granularity, paths, self.clock)
+        return PruningWrapper(layer, self.granularity, paths, self.clock, following)
+
+    def following(self, layer):
+        """Returns what follows in a layer, from path to shape; `None` for none."""
+        if self.followers is None:
+            return None
+        return {
+            w.path: self.followers[id(w.variable)]
+            for w in find_weights(layer)
+            if id(w.variable) in self.followers
+        }
 
     def prunable_paths(self, layer, parents):
         """Lists the paths of the weights of a layer or model that shall have masks."""
@@ -106,8 +120,9 @@ def _plain_stand_in(layer, parents, copier):
     def finish():
         cloning.copy_state(own, new, ignore=stores(own))
         variables = {w.path: w.variable for w in find_weights(new)}
-        for entry in masked_weights(layer):
-            variables[entry.path].assign(entry.held(entry.variable))
+        for store in stores(layer):
+            for entry in store.held:
+                variables[entry.path].assign(entry.held(entry.variable))
 
     return new, finish
 
@@ -134,22 +149,54 @@ def _without_masks(layer, copier):
 def _pruned_stand_in(layer, parents, copier, wrapping):
     """Makes the stand-in of a layer in the pruned model."""
     if isinstance(layer, PruningWrapper):
-        own = _without_masks(layer.layer, copier)
-        new = PruningWrapper(own, layer.granularity, layer.paths, wrapping.clock)
-        new.store.tracked.hold_like(layer.store.tracked)
-        return new, lambda: cloning.copy_state(layer, new)
+        return _wrapped_again(layer, parents, copier, wrapping)
     if isinstance(layer, keras.Model):
         return _pruned_subclass(layer, parents, copier, wrapping)
     new = _without_masks(layer, copier)
     if _is_settled(layer):
         paths = wrapping.prunable_paths(layer, parents)
-        stand_in = wrapping.wrap(new, paths) if paths else new
+        following = wrapping.following(layer)
+        is_held = paths or following
+        stand_in = wrapping.wrap(new, paths, following) if is_held else new
     else:
         stand_in = wrapping.wrap(new)
         if any(layer is spared for spared in wrapping.selection.spared):
             wrapping.selection.spared.append(new)
         stand_in.select(wrapping.selection, parents)
     return stand_in, lambda: cloning.copy_state(layer, new)
+
+
+def _wrapped_again(wrapper, parents, copier, wrapping):
+    """Makes the stand-in of a layer that has masks already."""
+    own = _without_masks(wrapper.layer, copier)
+    known, more = wrapper.following, wrapping.following(wrapper.layer)
+    following = None if known is more is None else {**(known or {}), **(more or {})}
+    if wrapper.paths == []:  # it only follows, so that its kernels are free
+        paths = wrapping.prunable_paths(wrapper.layer, parents)
+        new = wrapping.wrap(own, paths, following)
+    else:
+        granularity, paths = wrapper.granularity, wrapper.paths
+        new = PruningWrapper(own, granularity, paths, wrapping.clock, following)
+    new.store.tracked.hold_like(wrapper.store.tracked)
+
+    def finish():
+        cloning.copy_state(wrapper.layer, new.layer)
+        cloning.copy_state(wrapper.store.tracked, new.store.tracked)
+        new.store.plan.assign(wrapper.store.plan)
+        for mask, old in _same_masks(new.store, wrapper.store):
+            mask.assign(old)
+
+    return new, finish
+
+
+def _same_masks(new, old):
+    """Yields pairs of the masks that two stores hold of the same weights."""
+    for kind in ("entries", "followers"):
+        known = {entry.path: entry.mask for entry in getattr(old, kind)}
+        for entry in getattr(new, kind):
+            # That of a weight which is ranked from now on leaves out what it makes.
+            if entry.path in known and known[entry.path].shape == entry.mask.shape:
+                yield entry.mask, known[entry.path]
 
 
 def _is_settled(layer):

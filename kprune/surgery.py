@@ -4,6 +4,7 @@ import warnings
 
 from kprune import pruned_model, registry
 from kprune.clock import Clock
+from kprune.cloning import is_graph
 from kprune.copier import CannotCopyError
 from kprune.inspection import check_keras_model, is_pruned, is_pruned_in_place
 from kprune.layer_choice import Selection
@@ -11,7 +12,8 @@ from kprune.layer_graph import layers_of_outputs
 from kprune.mask_store import MaskStore
 from kprune.prunable import find_weights
 from kprune.stand_ins import Wrapping, plain_copy, pruned_copy
-from kprune.ties import ties_of
+from kprune.ties import couplings, ties_of
+from kprune.tracking import follow
 from kprune.whole_model import masked_weights, stores
 
 
@@ -25,7 +27,9 @@ def prune(model, *, only=None, skip=None, granularity="element"):
     normalization never are, depthwise kernels only in layers that `only`
     selects. Where whole output channels are removed, layers whose channels are the
     model's outputs, such as classes, stay dense unless `only` selects them (of a
-    subclassed model that is not known: name them in `skip`). What stays dense is
+    subclassed model that is not known: name them in `skip`). So do layers whose
+    channels can't be taken out of the model: see `kprune.Channel`; layers that only
+    lose what belongs to channels of others are wrapped, too. What stays dense is
     listed with its reason by `kprune.summary`.
 
     Args:
@@ -74,8 +78,9 @@ def prune(model, *, only=None, skip=None, granularity="element"):
     selection.check(model)
     if granularity.tied_by is not None:
         _check_units(model, selection, granularity)
+    followers = _coupled(model, selection) if granularity.coupled else None
     with model.distribute_strategy.scope():
-        wrapping = Wrapping(selection, granularity, Clock())
+        wrapping = Wrapping(selection, granularity, Clock(), followers)
         try:
             pruned = pruned_copy(model, wrapping)
         except CannotCopyError as error:
@@ -87,6 +92,38 @@ def prune(model, *, only=None, skip=None, granularity="element"):
             f"left dense because: {'; '.join(sorted(reasons)) or 'there are none'}."
         )
     return pruned
+
+
+def _coupled(model, selection):
+    """Finds which weights follow channels, and leaves out kernels that keep all theirs.
+
+    Args:
+        model: The model.
+        selection: `Selection`. It is changed.
+
+    Returns:
+        Dict from the ids of weights to shapes of masks; `None` if there is no graph.
+    """
+    if not is_graph(model):
+        return None
+    if not model.built:
+        raise ValueError(
+            f"The model {model.name!r} is not built, so that nothing is known of which "
+            "channels go together. Give it an Input, or call it once on a batch, as in "
+            "`model(x[:1])`; or let each kernel lose channels of its own, with "
+            "`granularity=kprune.Channel(coupled=False)`."
+        )
+    masked = {id(weight.variable) for weight in masked_weights(model)}
+    found = [w for w in find_weights(model, selection, None) if not w.reason]
+    ranked = [w.variable for w in found if id(w.variable) not in masked]
+    alike = [store for store in stores(model) if store.granularity.coupled]
+    ranked += [entry.variable for store in alike for entry in store.entries]
+    (coupling,) = couplings(model)
+    asked_for = selection.only is not None
+    exempt = {id(v) for v in ranked if asked_for and coupling.is_of_outputs(v)}
+    reasons = coupling.dense(ranked)
+    selection.dense |= {key: reasons[key] for key in reasons.keys() - exempt}
+    return coupling.followers(ranked)
 
 
 def _check_units(model, selection, granularity):
@@ -140,6 +177,7 @@ def strip(model):
             f"The model {model.name!r} was pruned in place and is stripped in place.",
             stacklevel=2,
         )
+        follow(model, [])
         return pruned_model.detach(model)
     return plain_copy(model)
 

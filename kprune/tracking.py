@@ -4,13 +4,14 @@
 compiled. They are part of the model: saved, loaded, and taken off by `strip`.
 """
 
+import keras
 import numpy as np
 import tensorflow as tf
 
 from kprune import whole_model
 from kprune.optimizer_slots import plain_optimizer
 from kprune.registry import keys, lookup, register
-from kprune.weight_access import as_array
+from kprune.weight_access import as_array, write
 
 
 def follow(model, kinds):
@@ -52,6 +53,44 @@ def optimizers_of(model):
     return list({id(optimizer): optimizer for optimizer in plain}.values())
 
 
+def forget(model, optimizers):
+    """Forgets that some optimizers have updated a model, all but its own.
+
+    What `compile` has replaced would pass for what trains it still. Its training step
+    is traced anew, which shows those that do.
+
+    Args:
+        model: A pruned model. It is changed.
+        optimizers: List of Keras optimizers.
+    """
+    own = plain_optimizer(getattr(model, "optimizer", None))
+    others = [plain_optimizer(o) for o in optimizers if plain_optimizer(o) is not own]
+    ids = {id(optimizer) for optimizer in others}
+    for store in whole_model.stores(model):
+        for entry in store.held:
+            if id(plain_optimizer(entry.variable.constraint.optimizer)) in ids:
+                entry.variable.constraint.optimizer = None
+    for optimizer in others:
+        _unwatch(optimizer)
+    if others and getattr(model, "train_function", None) is not None:
+        model.make_train_function(force=True)
+
+
+def begin_anew(model, variables):
+    """Sets what is followed of a model to what it begins with.
+
+    Args:
+        model: A pruned model. It is changed.
+        variables: List of Keras variables; those that nobody here follows are left
+            to others.
+    """
+    ids = {id(variable) for variable in variables}
+    for entry in _entries(model):
+        for kind, beginning in _BEGINNINGS.items():
+            if id(entry.tracked_as(kind)) in ids:
+                entry.tracked_as(kind).assign(beginning(entry))
+
+
 def _entries(model):
     return [entry for store in whole_model.stores(model) for entry in store.entries]
 
@@ -76,10 +115,35 @@ def check_followed(changes, kinds):
         kinds: Sequence of strings, what is wanted of them.
 
     Raises:
-        ValueError: If weights of a layer were ranked by movements and none has moved.
+        ValueError: If weights of a layer were ranked by movements and none has moved,
+            or by what removed ones have learnt and no step writes that down.
     """
-    if "movement" not in kinds:
-        return
+    changes = list(changes)
+    if "shadow" in kinds:
+        _check_shadows(changes)
+    if "movement" in kinds:
+        _check_movements(changes)
+
+
+def _check_shadows(changes):
+    unseen = [
+        repr(str(entry.name))
+        for entry, present, _ in changes
+        if _is_unseen(entry)
+        and (as_array(entry.tracked_as("shadow")) != as_array(entry.variable))[
+            present
+        ].any()
+    ]
+    if unseen:
+        raise ValueError(
+            f"What the removed weights of {', '.join(unseen)} learn is not written "
+            "down: the training step was traced before they were followed. Wrap your "
+            "step in `tf.function` once more, or compile the model that is trained, "
+            "after the `Pruner` was made."
+        )
+
+
+def _check_movements(changes):
     still = [
         repr(str(entry.name))
         for entry, present, found in changes
@@ -115,10 +179,29 @@ def _check(model, kinds):
 @register("trackers", "shadow")
 def _cast_shadows(model, entries):
     """Lets removed weights go on learning; `MaskConstraint` takes it up."""
-    new = [entry for entry in entries if entry.tracked_as("shadow") is None]
-    for entry in new:
-        entry.track("shadow", as_array(entry.variable))
-    return bool(new)
+    _check_adds_up(model)
+    for entry in entries:
+        entry.track("shadow", _BEGINNINGS["shadow"](entry))
+        shadow, weight = entry.tracked_as("shadow"), as_array(entry.variable)
+        # Weights may have been set since, or loaded from a file without shadows.
+        write(shadow, np.where(as_array(entry.mask), weight, as_array(shadow)))
+    return any(_is_unseen(entry) for entry in entries if entry.variable.trainable)
+
+
+def _is_unseen(entry):
+    """Tells whether the step that was traced last writes another shadow, or none."""
+    return entry.variable.constraint.shadow is not entry.tracked_as("shadow")
+
+
+def _check_adds_up(model):
+    for optimizer in optimizers_of(model):
+        if isinstance(optimizer, keras.optimizers.Ftrl):
+            raise ValueError(
+                f"What removed weights learn can't be followed with {optimizer.name!r} "
+                "(Ftrl): it computes weights anew at each step, where others add to "
+                "them. Compile with another optimizer, such as SGD, or take another "
+                "regrowth, such as kprune.RigL()."
+            )
 
 
 @register("trackers", "movement")
@@ -132,13 +215,19 @@ def _follow_movement(model, entries):
             "loss)`, and use `model.optimizer` in a training loop of your own."
         )
     for entry in entries:
-        entry.track("movement", np.zeros(entry.variable.shape, "float32"))
+        entry.track("movement", _BEGINNINGS["movement"](entry))
     sums = [(entry.variable, entry.tracked_as("movement")) for entry in entries]
     if isinstance(vars(optimizer).get("apply"), _Watched):
         optimizer.apply.sums = sums
         return False
     optimizer.apply = _Watched(optimizer, sums)
     return True
+
+
+_BEGINNINGS = {
+    "shadow": lambda entry: as_array(entry.variable),
+    "movement": lambda entry: np.zeros(entry.variable.shape, "float32"),
+}
 
 
 def _unwatch(optimizer):

@@ -7,7 +7,7 @@ from kprune.calibration import Calibration
 from kprune.layout import layout_of
 from kprune.optimizer_slots import average_of, clean
 from kprune.regrowth import Update
-from kprune.ties import ties_of
+from kprune.ties import coupled_kernels, couplings, ties_of
 from kprune.tracking import check_followed, optimizers_of
 from kprune.weight_access import as_array, write, write_masked
 
@@ -92,7 +92,8 @@ class Updater:
             self._masks(pruned, weights, present, sparsity, step, regrows, reopens)
         )
         entries = [entry for _, entry in pruned]
-        check_followed(zip(entries, present, masks, strict=True), self._requires)
+        followed = (*self._requires, *getattr(self.regrowth, "tracks", ()))
+        check_followed(zip(entries, present, masks, strict=True), followed)
         del present
         fraction, written = fraction_removed(masks), set()
         for (_, entry), mask in zip(pruned, masks, strict=True):
@@ -104,7 +105,27 @@ class Updater:
                 weight = self._open(entry, mask, weight)
             _assign_mask(entry, mask, weight)
             written.add(id(entry.variable))
+        self._follow()
         return fraction
+
+    def _follow(self):
+        """Masks what goes with the channels that are gone, all over the model."""
+        ranked = coupled_kernels(self.model)
+        if not ranked:
+            return
+        masks = {
+            id(entry.variable): as_array(entry.mask)
+            for entry in whole_model.masked_weights(self.model)
+        }
+        followers = whole_model.followers(self.model)
+        ids = {id(variable) for variable in ranked}
+        for coupling in couplings(self.model):
+            left = coupling.left(masks, ranked)
+            for follower in followers:
+                variable, shape = follower.variable, follower.mask.shape
+                if coupling.reaches(variable):
+                    mask = coupling.mask(variable, shape, id(variable) in ids, left)
+                    _assign_mask(follower, mask, as_array(variable))
 
     def rehearse(self):
         """Finds masks that remove nothing, and drops them.
@@ -190,6 +211,7 @@ def _beside(layout, weight, evidence):
 def _assign_mask(entry, mask, weight):
     """Sets a mask and zeroes what it removes, in the weight and its average."""
     write(entry.mask, mask)
+    mask = np.broadcast_to(mask, weight.shape)
     write_masked(entry.variable, weight, mask)
     optimizer = entry.variable.constraint.optimizer
     average = average_of(entry.variable, optimizer)

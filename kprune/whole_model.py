@@ -43,6 +43,18 @@ def masked_weights(model):
     return [entry for store in stores(model) for entry in store.entries]
 
 
+def followers(model):
+    """Lists the weights that lose what belongs to channels removed elsewhere.
+
+    Args:
+        model: A layer or model.
+
+    Returns:
+        List of `MaskedWeight`.
+    """
+    return [follower for store in stores(model) for follower in store.followers]
+
+
 def trained_weights(model):
     """Lists the weights that are pruned and trained, in running order.
 

@@ -6,6 +6,7 @@ import keras
 from keras.saving import deserialize_keras_object
 
 from kprune import prunable, registry
+from kprune.channels.rules import ChannelRule, rule_of
 from kprune.delegation import DelegatingWrapper
 from kprune.mask_store import MaskStore, serialize_shared
 
@@ -28,6 +29,9 @@ class PruningWrapper(DelegatingWrapper):
         weights: List of strings, the paths of the weights to mask. Defaults to
             all that the rules for the layer's type call prunable.
         clock: The `Clock` that it shares with others. Defaults to one of its own.
+        following: Dict from the paths of weights that lose what belongs to channels
+            removed elsewhere to the shapes of their masks; `None` where channels are
+            not coupled. Defaults to `None`.
         **kwargs: What every Keras layer takes; defaults are the layer's own.
 
     Attributes:
@@ -42,7 +46,13 @@ class PruningWrapper(DelegatingWrapper):
     """
 
     def __init__(
-        self, layer, granularity="element", weights=None, clock=None, **kwargs
+        self,
+        layer,
+        granularity="element",
+        weights=None,
+        clock=None,
+        following=None,
+        **kwargs,
     ):
         if isinstance(layer, PruningWrapper):
             raise ValueError(f"The layer {layer.name!r} is wrapped already.")
@@ -51,7 +61,9 @@ class PruningWrapper(DelegatingWrapper):
         if isinstance(clock, dict):
             clock = deserialize_keras_object(clock)
         self.store = MaskStore(granularity, clock, name="store", dtype="float32")
+        self.store.coupled = following is not None
         self._paths = weights
+        self._shapes = {k: tuple(shape) for k, shape in (following or {}).items()}
         self._attached = False
         self._find = prunable.find_weights
         for name in _CALL_TRAITS:
@@ -73,6 +85,11 @@ class PruningWrapper(DelegatingWrapper):
     def masks(self):
         """Dict from weight path to mask variable; empty until the layer is built."""
         return {entry.path: entry.mask for entry in self.store.entries}
+
+    @property
+    def following(self):
+        """Dict from path to shape, the masks that follow; `None` if not coupled."""
+        return dict(self._shapes) if self.store.coupled else None
 
     @property
     def paths(self):
@@ -127,6 +144,7 @@ class PruningWrapper(DelegatingWrapper):
         if self._paths is None:
             self._paths = [w.path for w in self._find(self.layer) if not w.reason]
         self.store.attach(self.layer, self._paths)
+        self.store.follow(self.layer, self._shapes)
         self._attached = self.built = True
 
     def quantize(self, mode=None, config=None, **kwargs):
@@ -151,7 +169,23 @@ class PruningWrapper(DelegatingWrapper):
             config["layer"].pop("build_config", None)
         config["granularity"] = serialize_shared(self.granularity)
         config["weights"] = None if self._paths is None else list(self._paths)
+        if self.store.coupled:
+            config["following"] = {k: list(v) for k, v in self._shapes.items()}
         return config
+
+
+@registry.register("channel_rules", PruningWrapper)
+class PruningWrapperRule(ChannelRule):
+    """Passes for the layer within: masks move no channel."""
+
+    def trace(self, wrapper, inputs, tracer):
+        """Follows channels through the layer."""
+        rule = rule_of(wrapper.layer)
+        outputs = None if rule is None else rule.trace(wrapper.layer, inputs, tracer)
+        if outputs is None:
+            text = f"no rule for the layer {type(wrapper.layer).__name__}"
+            return tracer.stop(inputs, "unknown", text)
+        return outputs
 
 
 _CALL_TRAITS = (

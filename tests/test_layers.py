@@ -42,17 +42,27 @@ SIBLINGS = {
     "GroupQueryAttention",
     "GroupQueryAttention, causal",
 }
+# To a converter they are dense layers, once they are stripped.
+DENSE_TO_TFLITE = {
+    "TimeDistributed",
+    "SpectralNormalization",
+    "custom layer with weights",
+    "custom layer with a Sequential",
+    "custom layer without `build`",
+    "custom layer with get_prunable_weights",
+    "beside a Lambda",
+}
 
 
-def every_kind(cases):
-    """Gives a test the cases, of which siblings run with the slow tests."""
+def every_kind(cases, slow=SIBLINGS):
+    """Gives a test the cases, of which some run with the slow tests."""
     return pytest.mark.parametrize(
         "case",
         [
             pytest.param(
                 case,
                 id=case.name,
-                marks=pytest.mark.slow if case.name in SIBLINGS else (),
+                marks=pytest.mark.slow if case.name in slow else (),
             )
             for case in cases
         ],
@@ -119,11 +129,12 @@ def test_layer_trains_to_the_target_and_goes_on_after_loading(case, tmp_path):
     assert history.history["sparsity"][-1] == pytest.approx(
         sum(zeros_of(size, TARGET) for size in sizes) / sum(sizes)
     )
-    assert_equal(loaded.predict_on_batch(x), pruned.predict_on_batch(x))
+    assert_equal(loaded(x), pruned(x))
     assert whole_model.clock_of(loaded) == 8
     masks = [np.array(entry.mask) for entry in entries(loaded)]
     before = [np.array(entry.variable) for entry in entries(loaded)]
 
+    loaded.run_eagerly = True  # tracing once more would take longer
     train(loaded, case, epochs=1)
 
     assert whole_model.clock_of(loaded) == 12
@@ -142,7 +153,7 @@ def test_layer_strips_to_plain_keras(case):
     stripped = kprune.strip(pruned)
 
     assert_plain(stripped)
-    assert_equal(stripped.predict_on_batch(x), pruned.predict_on_batch(x))
+    assert_equal(stripped(x), pruned(x))
     assert_equal(values(pruned), before)
     assert_shares_nothing(stripped, pruned)
     assert [layer.name for layer in stripped.layers] == [x.name for x in model.layers]
@@ -159,7 +170,7 @@ def test_layer_strips_to_plain_keras(case):
         assert value.size - np.count_nonzero(value) == zeros_of(value.size, TARGET)
 
 
-@every_kind(case for case in CASES if case.tflite)
+@every_kind((case for case in CASES if case.tflite), slow=SIBLINGS | DENSE_TO_TFLITE)
 def test_stripped_layer_exports_to_tflite(case, tmp_path):
     stripped = kprune.strip(pruned_at_once(case.build(), TARGET, only=case.only))
 

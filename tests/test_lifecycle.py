@@ -263,8 +263,8 @@ print("as if nothing had happened")
 @pytest.mark.parametrize(
     "kind",
     [
-        "schedule",
         "short_form_of_fit",
+        pytest.param("schedule", marks=pytest.mark.slow),
         pytest.param("short_form", marks=pytest.mark.slow),
         pytest.param("start_of_fit", marks=pytest.mark.slow),
     ],
@@ -307,6 +307,11 @@ def test_checkpoints_do_not_depend_on_the_order_of_callbacks(
 def test_a_checkpoint_within_an_epoch_resumes_bit_for_bit(plain, first, tmp_path):
     x, y = data()
 
+    def begun():  # eagerly: for so few steps tracing takes longer
+        model = kprune.prune(plain)
+        model.compile(keras.optimizers.Adam(0.01), "mse", run_eagerly=True)
+        return model
+
     def steps(model, batches):
         # One epoch a batch: the next fit begins with whatever batch follows.
         for i in batches:
@@ -321,9 +326,9 @@ def test_a_checkpoint_within_an_epoch_resumes_bit_for_bit(plain, first, tmp_path
     schedule = kprune.PolynomialSchedule(0.75, end_step=4, frequency=3)
     ours = kprune.PruningCallback(schedule)
     callbacks = [save, ours] if first else [ours, save]
-    whole = compiled(kprune.prune(plain))
+    whole = begun()
     steps(whole, range(5))
-    model = compiled(kprune.prune(plain))
+    model = begun()
     steps(model, range(3))  # an update is due now, before the fourth batch
 
     model = keras.saving.load_model(tmp_path / "last.keras")

@@ -120,3 +120,18 @@ def test_what_was_asked_for_is_noted_exactly():
     assert memory.last_update(model, 5) is None
     memory.note_update(model, 0, 0.0, 0.0)
     assert memory.has_removed(model)  # though all of it is back
+
+
+def test_weights_are_rewound_to_where_they_were_before_masks_were_added():
+    model, rewind = kprune.prune(network(), only="head"), kprune.Rewind()
+    first = model.get_layer("head").kernel.numpy()
+    kprune.Pruner(model, kprune.ConstantSchedule(0.25), regrowth=rewind).step()
+    kernel = model.get_layer("head").kernel
+    kernel.assign(2 * kernel)
+    wider = kprune.prune(model)
+
+    kprune.Pruner(wider, kprune.ConstantSchedule(0.5), regrowth=rewind).step()
+
+    assert counts(wider) == {"hidden": 48, "head": 24}
+    kernel = wider.get_layer("head").kernel.numpy()
+    np.testing.assert_array_equal(kernel, np.where(kernel != 0, first, 0))

@@ -130,6 +130,40 @@ def test_kernels_are_penalized_wherever_they_are(layer, shape, number):
     assert len(penalize(model, "l1").losses) == number
 
 
+def test_weights_can_be_named(tmp_path):
+    model = keras.Sequential(
+        [small_model(), layers.LayerNormalization(name="last"), layers.Dense(2)]
+    )
+
+    norms = layers.BatchNormalization
+    penalized = penalize(model, keras.regularizers.L1(0.5), weight="gamma", only=norms)
+
+    norm = penalized.get_layer("small").get_layer("norm")
+    assert norm.gamma_regularizer.get_config() == {"l1": 0.5}
+    assert [float(loss) for loss in penalized.losses] == [2.0]  # 0.5 of 4 scales of 1
+    assert len(penalize(model, "l1", weight="gamma").losses) == 2
+    penalized.save(tmp_path / "model.keras")
+    assert len(keras.saving.load_model(tmp_path / "model.keras").losses) == 1
+
+
+def test_penalties_can_be_taken_off():
+    model = small_model(kernel_regularizer="l2", bias_regularizer="l2")
+
+    for_scales = penalize(model, "l1", weight="gamma")
+
+    assert len(for_scales.losses) == 3
+    assert len(penalize(for_scales, None, weight="gamma").losses) == 2
+    assert penalties_of(penalize(model, None)) == {}
+    assert len(penalize(model, None).losses) == 1
+
+
+def test_name_that_no_weight_has_is_refused():
+    with pytest.raises(
+        ValueError, match="weight='gamma', .* They have 'kernel', 'bias'"
+    ):
+        penalize(small_model(), "l1", weight="gamma", only="conv")
+
+
 def with_attention(layer):
     inputs = keras.Input((4, 6))
     return keras.Model(inputs, layer(inputs, inputs))

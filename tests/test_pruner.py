@@ -4,6 +4,7 @@ import pytest
 import tensorflow as tf
 
 import kprune
+from kprune import whole_model
 from kprune.whole_model import clock_of
 from tests.training_helpers import BATCH, assert_equal_states, counts, data, network
 
@@ -191,3 +192,22 @@ def test_averages_of_an_optimizer_that_is_not_compiled_in_are_masked():
 
     kernel = model.layers[0].kernel.numpy()
     assert np.count_nonzero(kernel == 0) == 96  # 0.75 of 8 x 16
+
+
+def test_gradients_are_those_of_the_loss_that_the_model_is_compiled_with_now(model):
+    expected = kprune.prune(model)
+    options = {
+        "schedule": kprune.ConstantSchedule(0.5, begin_step=1),
+        "criterion": "taylor",
+        "calibration_data": data(),
+    }
+    pruner = kprune.Pruner(model, **options)
+    pruner.step()
+    for each in (model, expected):
+        each.compile("sgd", lambda y, out: keras.ops.mean((y + out) ** 2))
+        whole_model.set_clock(each, 1)
+
+    pruner.step()
+
+    kprune.Pruner(expected, **options).step()
+    assert_equal_states(model, expected)

@@ -8,7 +8,7 @@ import tensorflow as tf
 import kprune
 from kprune.announcements import warn_if_not_evaluated
 from kprune.whole_model import clock_of
-from tests.test_rollback import train
+from tests.test_rollback import EPOCH, train
 from tests.training_helpers import BATCHES, data, entries, fit, network
 
 # Half goes at the beginning, then a quarter in steps; the fine stage begins at 12.
@@ -110,10 +110,10 @@ def test_a_coarse_stage_that_cost_too_much_is_taken_back_before_the_fine_one():
         0.75,
         0.5,
         coarse_rounds=1,
-        coarse_steps=BATCHES,
+        coarse_steps=EPOCH,
         fine_rounds=2,
-        fine_steps=BATCHES,
-        begin_step=BATCHES,
+        fine_steps=EPOCH,
+        begin_step=EPOCH,
     )
     rollback = kprune.Rollback("val_accuracy", 0.05)
 
@@ -136,9 +136,9 @@ def test_a_stage_that_ends_within_an_epoch_is_warned_of(steps, instead):
 
 def test_a_stage_is_warned_of_where_a_rollback_is_to_judge_it():
     schedule = kprune.TwoStageSchedule(
-        0.75, 0.5, coarse_rounds=1, coarse_steps=5, fine_rounds=1
+        0.75, 0.5, coarse_rounds=1, coarse_steps=2, fine_rounds=1
     )
     rollback = kprune.Rollback("val_accuracy", 0.05, reference=0.9)
 
-    with pytest.warns(UserWarning, match="begins at step 5, within an epoch of 12 ste"):
+    with pytest.warns(UserWarning, match="begins at step 2, within an epoch of 3 ste"):
         train([0.9], rollback, schedule=schedule)

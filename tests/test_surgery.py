@@ -34,7 +34,7 @@ def two_layers(**kwargs):
 def train(model, sparsity=0.75, epochs=2):
     """Trains four steps an epoch, to the target at the sixth."""
     if not model.compiled:
-        model.compile("adam", "mse")
+        model.compile("adam", "mse", run_eagerly=True)  # tracing takes longer
     build_optimizer(model)
     schedule = kprune.PolynomialSchedule(sparsity, end_step=6, frequency=4)
     return model.fit(
@@ -905,7 +905,7 @@ def test_conversions_are_refused_until_the_model_is_stripped():
 
     kprune.strip(pruned).quantize("int8")
     kprune.strip(pruned).get_layer("first").enable_lora(2)
-    pruned.compile("adam", "mse")
+    pruned.compile("adam", "mse", run_eagerly=True)
     pruned.fit(X, Y, verbose=0)
 
 

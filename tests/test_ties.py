@@ -218,6 +218,43 @@ def test_tied_weights_with_different_numbers_of_units_are_refused():
         )
 
 
+def tied(*units, stays=(), guards=()):
+    """Returns ties of weights with these units."""
+    number = 1 + max(map(max, units))
+    stays = np.isin(range(number), stays)
+    guards = tuple(map(np.array, guards))
+    return [Tie("a", -1, number, np.array(u), stays, guards) for u in units]
+
+
+def test_a_unit_may_have_several_places_of_one_weight_and_none_of_another():
+    weights = [np.array([[1.0, 5, 3, 5]]), np.array([[4.0, 2], [4, 2]])]
+    ties = tied([0, 1, 0, 2], [2, 0])
+
+    masks = list(kprune.compute_masks(weights, 1 / 3, granularity="channel", ties=ties))
+
+    # Means over 2 + 2, 1 and 1 + 2 weights: 2, 5 and 13 / 3.
+    np.testing.assert_array_equal(masks[0], [[0, 1, 0, 1]])
+    np.testing.assert_array_equal(masks[1], [[1, 0], [1, 0]])
+
+
+def test_units_that_stay_and_places_without_a_unit_are_never_removed():
+    weights = [np.array([[1.0, 2, 3, 4, 0]])]
+    ties = tied([0, 1, 2, 3, -1], stays=[0, 2])
+
+    (mask,) = kprune.compute_masks(weights, 0.5, granularity="channel", ties=ties)
+
+    np.testing.assert_array_equal(mask, [[1, 0, 1, 0, 1]])
+
+
+def test_of_units_on_guard_the_best_stays():
+    weights = [np.array([[1.0, 2, 3, 4]])]
+    ties = tied([0, 1, 2, 3], guards=[[0, 1], [2, 3]])
+
+    masks = kprune.compute_masks(weights, 0.5, granularity="channel", ties=ties)
+
+    np.testing.assert_array_equal(list(masks), [[[0, 1, 0, 1]]])
+
+
 def test_heads_of_a_weight_that_is_tied_to_nothing_are_refused():
     with pytest.raises(ValueError, match="no part of an attention layer's heads"):
         kprune.compute_mask(np.ones((4, 4)), 0.5, granularity="attention_head")

@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 
 import kprune
-from kprune.tracking import follow
+from kprune.tracking import follow, optimizers_of
 from tests.checks import entries
 from tests.training_helpers import BATCH, build_optimizer, data, fit, network
 
@@ -179,3 +179,125 @@ def test_a_layer_that_never_moved_may_stay_as_it_is(one_sided):
 
     kept = {e.layer.name: int(e.mask.numpy().sum()) for e in entries(one_sided)}
     assert kept == {"used": 9, "unused": 18}
+
+
+class Unmakeable(keras.optimizers.SGD):
+    """An optimizer that its config does not make again."""
+
+    def __init__(self, secret):
+        super().__init__(0.01)
+
+
+def test_an_optimizer_that_was_replaced_takes_no_part_any_longer():
+    model = pruned(Unmakeable(3), run_eagerly=True)
+    fit(model, epochs=1)
+    steps = int(model.optimizer.iterations)
+    model.compile("sgd", "mse", run_eagerly=True)
+    schedule = kprune.ConstantSchedule(0.5, begin_step=steps - 1)
+    rewinding = kprune.PruningCallback(
+        schedule, regrowth=kprune.Rewind(step=1), start="fit"
+    )
+
+    fit(model, rewinding, epochs=1)
+
+    assert optimizers_of(model) == [model.optimizer]
+    assert int(model.optimizer.iterations) == 1 + 1  # back at 1, and a step after that
+
+
+def test_an_optimizer_that_was_replaced_is_watched_no_longer():
+    model = pruned(run_eagerly=True)
+    first = model.optimizer
+    fit(model, by_movement(), epochs=1)
+    model.compile("sgd", "mse", run_eagerly=True)
+
+    fit(model, by_movement(), epochs=1)
+
+    assert "apply" not in vars(first) and "apply" in vars(model.optimizer)
+
+
+def assert_shadows_follow(model):
+    for entry in entries(model):
+        kept, shadow = entry.mask.numpy(), entry.tracked_as("shadow").numpy()
+        np.testing.assert_array_equal(shadow[kept], entry.variable.numpy()[kept])
+        assert shadow[~kept].any()
+
+
+def test_a_shadow_from_a_file_is_followed_by_a_step_that_was_traced_without(tmp_path):
+    model, traced = pruned(), pruned()
+    fit(model, by_surgery(), epochs=1)
+    model.save_weights(tmp_path / "surgery.weights.h5")
+    fit(traced, epochs=1)
+    traced.load_weights(tmp_path / "surgery.weights.h5")
+
+    fit(traced, by_surgery(), epochs=1)
+
+    assert_shadows_follow(traced)
+
+
+def test_weights_that_were_loaded_without_shadows_begin_new_ones(tmp_path):
+    model = pruned(run_eagerly=True)
+    model.save_weights(tmp_path / "start.weights.h5")
+    fit(model, by_surgery(), epochs=1)
+    model.load_weights(tmp_path / "start.weights.h5")
+
+    follow(model, ["shadow"])
+
+    for entry in entries(model):
+        np.testing.assert_array_equal(entry.tracked_as("shadow"), entry.variable)
+
+
+def test_a_step_of_the_users_that_leaves_out_what_is_followed_is_found_out():
+    model, (x, y) = pruned(), data()
+    optimizer = model.optimizer
+
+    @tf.function
+    def step():
+        with tf.GradientTape() as tape:
+            loss = tf.reduce_mean((model(x[:BATCH]) - y[:BATCH]) ** 2)
+        optimizer.apply(
+            tape.gradient(loss, model.trainable_variables), model.trainable_variables
+        )
+
+    step()
+    surgery = kprune.DynamicNetworkSurgery(frequency=2, end_step=10)
+    late = kprune.Pruner(model, HALF, regrowth=surgery)
+    late.step()  # nothing has been missed yet
+    for _ in range(2):
+        step()
+
+    with pytest.raises(ValueError, match=r"'hidden/kernel'.*traced before they were"):
+        late.step()
+
+
+def test_surgery_refuses_an_optimizer_that_computes_weights_anew():
+    model = pruned(keras.optimizers.Ftrl(0.05))
+
+    with pytest.raises(ValueError, match="can't be followed with 'ftrl'"):
+        fit(model, by_surgery(), epochs=1)
+
+
+class Plain(keras.Model):
+    """A model that nothing but its own constructor can make."""
+
+    def __init__(self, units):
+        super().__init__()
+        self.hidden = keras.layers.Dense(units)
+        self.head = keras.layers.Dense(3)
+
+    def call(self, x):
+        return self.head(self.hidden(x))
+
+
+@pytest.mark.filterwarnings("ignore:.* pruned in place")
+def test_a_model_that_is_stripped_in_place_trains_on_without_masks():
+    model = Plain(8)
+    model(data()[0][:1])
+    model = pruned(model=model)
+    fit(model, by_movement(), epochs=1)
+    optimizer = model.optimizer
+
+    stripped = kprune.strip(model)
+    fit(stripped, epochs=1)
+
+    assert stripped is model and "apply" not in vars(optimizer)
+    assert all(kernel.numpy().all() for kernel in model.weights)

@@ -107,7 +107,14 @@ ROWS = {
 
 
 # Pairs of what other rows train with alone; `ema` is what the averages are tested on.
-IN_THE_SLOW_RUN = {"mixed_float16_jit", "ema", "ema_mixed_float16", "accumulation_jit"}
+IN_THE_SLOW_RUN = {
+    "mixed_float16_jit",
+    "ema",
+    "ema_mixed_float16",
+    "swap_ema_on_epoch",
+    "accumulation_jit",
+    "clipnorm",
+}
 
 
 def train(row, **options):
@@ -198,10 +205,12 @@ def test_swapped_in_averages_are_what_evaluation_sees():
     assert np.any(weight != swapped_out)  # one of the two is the average
 
 
-@pytest.mark.parametrize("options", [{}, {"jit_compile": True}])
-def test_a_users_constraint_still_holds(options):
+@pytest.mark.parametrize("name", with_slow({"graph"}, ["graph", "jit"]))
+def test_a_users_constraint_still_holds(name):
     limit = keras.constraints.MaxNorm(0.5, axis=0)
-    row = Row(model=lambda: network(kernel_constraint=limit), compile=options)
+    row = dataclasses.replace(
+        ROWS[name], model=lambda: network(kernel_constraint=limit)
+    )
 
     model, _, _ = train(row)
 

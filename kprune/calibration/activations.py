@@ -92,8 +92,8 @@ def _check_linear(entry):
         raise ValueError(
             f"The inputs that {entry.name!r} meets can't be told: "
             f"{type(entry.layer).__name__} is none of the layers whose outputs "
-            "are linear in their kernel. Leave it out, `kprune.prune(model, "
-            f"skip={entry.layer.name!r})`, or take another criterion."
+            "are linear in their kernel. Leave it out with "
+            f"`skip={entry.layer.name!r}`, or take another criterion."
         )
 
 
@@ -216,9 +216,8 @@ class _Channels:
             raise ValueError(
                 f"The layer {self._entry.layer.name!r} answers with shape "
                 f"{outputs.shape}, in which the {self._units} output channels of "
-                f"{self._entry.name!r} are not found. Leave it out, "
-                f"`kprune.prune(model, skip={self._entry.layer.name!r})`, or take "
-                "another criterion."
+                f"{self._entry.name!r} are not found. Leave it out with "
+                f"`skip={self._entry.layer.name!r}`, or take another criterion."
             )
         return outputs.reshape(-1, self._units).astype("float32")
 
@@ -249,9 +248,8 @@ def _scale(observed, entry):
     if norm is None or norm.gamma is None or not _is_of_channels(norm, entry.layer):
         raise ValueError(
             f"No batch normalization with a scale follows {entry.layer.name!r} "
-            "directly, by which its channels could be scored. Leave it out, "
-            f"`kprune.prune(model, skip={entry.layer.name!r})`, or take another "
-            "criterion."
+            "directly, by which its channels could be scored. Leave it out with "
+            f"`skip={entry.layer.name!r}`, or take another criterion."
         )
     return np.asarray(norm.gamma, "float32")
 

@@ -129,8 +129,7 @@ class SynapticFlow:
                 f"No synaptic flow gets from the inputs of {self._model.name!r} to its "
                 f"outputs through {without[0].name!r}, so that its weights can't be "
                 "ranked: what lies before or behind it lets none through. Leave it "
-                f"out, `kprune.prune(model, skip={without[0].layer.name!r})`, or take "
-                "another criterion."
+                f"out with `skip={without[0].layer.name!r}`, or take another criterion."
             )
 
     def _flow_through(self, variables):
@@ -207,8 +206,8 @@ def _is_whole(entries):
 def _refuse_embedding(layer):
     raise ValueError(
         f"The embedding {layer.name!r} looks up rows by whole numbers, and synaptic "
-        "flow starts from real numbers. If it looks up positions alone, leave it out, "
-        f"`kprune.prune(model, skip={layer.name!r})`; else take another criterion."
+        "flow starts from real numbers. If it looks up positions alone, leave it out "
+        f"with `skip={layer.name!r}`; else take another criterion."
     )
 
 

@@ -27,11 +27,12 @@ class Watch:
                     stack.enter_context(_watching(operation, note, seen[key]))
                 stack.enter_context(keras.StatelessScope())
                 model(x, training=False)
-            for key, tensors in seen.items():
-                _check_seen(watched[key][0], tensors)
-            return seen
+            missed = (_missed(watched[k][0], tensors) for k, tensors in seen.items())
+            self._missed = next(filter(None, missed), None)
+            return {} if self._missed else seen
 
         self._look = look
+        self._missed = None
 
     def over(self, data):
         """Runs the model, and yields what is seen in it, batch after batch.
@@ -43,7 +44,10 @@ class Watch:
             Dict from key to a list of what was seen, one a call, in running order.
         """
         for x, _, _ in data:
-            yield self._look(x)
+            seen = self._look(x)
+            if self._missed:  # raised within, the message would be one of many
+                raise ValueError(self._missed)
+            yield seen
 
 
 @contextlib.contextmanager
@@ -71,15 +75,17 @@ def _watching(operation, note, seen):
 _MISSING = object()
 
 
-def _check_seen(operation, tensors):
+def _missed(operation, tensors):
+    """Returns why a layer could not be watched, a string, or `None`."""
     here = tf.compat.v1.get_default_graph()
-    if not tensors or any(tensor.graph is not here for tensor in tensors):
-        why = "runs inside a loop" if tensors else "is not called by the model"
-        raise ValueError(
-            f"The layer {operation.name!r} {why}, so that its inputs and outputs "
-            "can't be looked at. Leave it out, `kprune.prune(model, "
-            f"skip={operation.name!r})`, or take another criterion."
-        )
+    if tensors and all(tensor.graph is here for tensor in tensors):
+        return None
+    why = "runs inside a loop" if tensors else "is not called by the model"
+    return (
+        f"The layer {operation.name!r} {why}, so that its inputs and outputs can't be "
+        f"looked at. Leave it out with `skip={operation.name!r}`, or take another "
+        "criterion."
+    )
 
 
 @contextlib.contextmanager

@@ -7,6 +7,7 @@ import numpy as np
 
 from kprune.channels.numbers import NONE, Channels, Reason
 from kprune.channels.rules import rule_of
+from kprune.channels.rules.base import missing_rule
 from kprune.channels.value import Value, pairs
 from kprune.layer_graph import LayerGraph, read_graph
 
@@ -75,6 +76,7 @@ class Tracer:
         self.weights = {}
         self.call = None
         self._first_calls = {}
+        self._stopped = []
         self._nodes = {}
         for call in graph.calls:
             self._nodes.setdefault(id(call.operation), []).append(call.node)
@@ -94,6 +96,7 @@ class Tracer:
         for number in self.graph.outputs:
             reason = Reason("output", "outputs", "the model returns them")
             self.channels.fix(self.values[number].ids(), reason)
+        self._keep_weights_used_elsewhere()
         self._tie_tensors_of_shared_models()
         self._settle()
         self._keep_the_last()
@@ -108,7 +111,7 @@ class Tracer:
             outputs = rule.trace(operation, inputs, self)
             if outputs is not None:
                 return outputs
-        return self.stop(inputs, "unknown", f"no rule for {_in_words(operation)}")
+        return self.stop(inputs, "unknown", missing_rule(operation))
 
     def _is_used_again(self, operation):
         return len({id(node) for node in self._nodes[id(operation)]}) > 1
@@ -136,6 +139,7 @@ class Tracer:
         """Lets no channel through: returns outputs without any."""
         for value in inputs:
             self.fix(value.ids(), kind, text)
+        self._stopped.append((self.call, Reason(kind, self.call.name, text)))
         return [Value(self.graph.shapes[number]) for number in self.call.outputs]
 
     def pin(self, value, axis):
@@ -250,6 +254,13 @@ class Tracer:
 
     # What comes after all calls.
 
+    def _keep_weights_used_elsewhere(self):
+        """Keeps the channels of weights that are also used in unknown ways."""
+        for call, reason in self._stopped:
+            for variable in getattr(call.operation, "variables", ()):
+                if id(variable) in self.weights:
+                    self.channels.fix(self.weights[id(variable)].value.ids(), reason)
+
     def _tie_tensors_of_shared_models(self):
         """Gives each tensor within a nested model one set of channels."""
         for numbers in self.graph.tensors.values():
@@ -287,8 +298,3 @@ class Tracer:
 
 def _changes(array, axis):
     return (array != np.take(array, [0], axis)).any()
-
-
-def _in_words(operation):
-    kind = "layer" if isinstance(operation, keras.Layer) else "operation"
-    return f"the {kind} {type(operation).__name__}"

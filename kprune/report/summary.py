@@ -15,6 +15,7 @@ from kprune.layer_graph import layers_of_outputs
 from kprune.prunable import find_weights
 from kprune.quantize import left_in_float, wrappers
 from kprune.shrinking.costs import ModelCosts, costs_of, in_digits, macs_by_weight
+from kprune.ties import kept_whole
 from kprune.weight_access import as_array
 
 
@@ -178,9 +179,10 @@ def summary(model, print_fn=print):
             "Call it on a batch, or give it an Input."
         )
     held, macs = _held(model), macs_by_weight(model)
-    selection = Selection(spared=_spared(model))
+    whole = kept_whole(model)
+    selection = Selection(spared=_spared(model), dense=whole)
     weights = [
-        _record(layer, weight, held.get(id(weight.variable)), macs)
+        _record(layer, weight, held.get(id(weight.variable)), macs, whole)
         for layer, weight in _weights(model, (), selection)
     ]
     step = whole_model.clock_of(model) if is_pruned(model) else None
@@ -244,7 +246,7 @@ _NOTHING_TO_KEEP = "it had no zeros to keep, or only zeros"
 _FINISHED = "frozen by kprune.finish"
 
 
-def _record(layer, weight, held, macs):
+def _record(layer, weight, held, macs, whole):
     values = as_array(weight.variable)
     return WeightRecord(
         layer=layer.name,
@@ -253,16 +255,16 @@ def _record(layer, weight, held, macs):
         size=int(values.size),
         zeros=int(values.size - np.count_nonzero(values)),
         masked=held is not None and held.masked,
-        reason=_reason(weight, held),
+        reason=_reason(weight, held, whole.get(id(weight.variable), "")),
         bits=held and held.bits,
         macs=macs.get(id(weight.variable)),
     )
 
 
-def _reason(weight, held):
+def _reason(weight, held, whole):
     """Says why a weight is left dense; nothing for one that is pruned."""
     if held is None:
         return weight.reason or _NOT_WRAPPED
     if held.masked and not weight.variable.trainable:
         return "frozen; pruned once it is trained"
-    return held.reason
+    return held.reason or whole

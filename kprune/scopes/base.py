@@ -31,6 +31,8 @@ class Contender:
             given. Defaults to 1.
         shapes: List of the shapes of all weights, where their units stay or go
             together. Defaults to that of the one.
+        names: List of the names of all weights, where they are of several layers, or
+            `None`.
     """
 
     scores: object
@@ -40,6 +42,7 @@ class Contender:
     name: str = ""
     reachable: float = 1.0
     shapes: list | None = None
+    names: list | None = None
 
     def __post_init__(self):
         if self.shape is None:

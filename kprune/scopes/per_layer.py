@@ -21,13 +21,15 @@ class PerLayer(Scope):
         sparsities: Dict from a name to a float in [0, 1). A name is that of a layer
             (`"block_1"`), of a weight (`"block_1/kernel"`), or a pattern for either
             (`"block_*"`). An exact name counts before a pattern, and of several
-            patterns the first.
+            patterns the first. What is given for a layer holds for those whose
+            channels go together with its own.
         default: Float in [0, 1), for layers that no name matches. Defaults to 0:
             they stay dense.
 
     Raises:
         ValueError: If a sparsity is out of range; before training, if a name matches
-            nothing, or the schedule ends elsewhere.
+            nothing, if layers that lose the same channels are given different
+            sparsities, or if the schedule ends elsewhere.
 
     Example:
     >>> import numpy as np
@@ -101,11 +103,13 @@ class PerLayer(Scope):
         Raises:
             ValueError: If a name matches nothing.
         """
-        names = [_names_of(c.name) for c in contenders]
-        known = [name for of_weight in names for name in of_weight]
+        called = [c.names or [c.name] for c in contenders]
+        names = [list(map(_names_of, some)) for some in called]
+        known = [name for some in names for of_weight in some for name in of_weight]
         for name in self.sparsities:
             if name not in known and not fnmatch.filter(known, name):
-                layers = dict.fromkeys(layer_of(c.name) for c in contenders)
+                weights = [name for some in called for name in some]
+                layers = dict.fromkeys(map(layer_of, weights))
                 raise ValueError(
                     f"PerLayer got the name {name!r}, which matches nothing that is "
                     f"being pruned. These are {', '.join(map(repr, layers))}. Mend the "
@@ -113,13 +117,27 @@ class PerLayer(Scope):
                 )
         # A name with brackets is no pattern for other layers.
         patterns = [name for name in self.sparsities if name not in known]
-        return [self._find(of_weight, patterns) for of_weight in names]
+        found = [[self._find(names, patterns) for names in some] for some in names]
+        return list(map(_agreed, called, found))
 
     def _find(self, names, patterns):
         exact = [n for n in reversed(names) if n in self.sparsities]
         patterns = [p for p in patterns if fnmatch.filter(names, p)]
         found = [self.sparsities[name] for name in exact + patterns]
         return found[0] if found else None
+
+
+def _agreed(names, sparsities):
+    """Returns the one sparsity that is given for weights ranked as one, or `None`."""
+    given = {n: s for n, s in zip(names, sparsities, strict=True) if s is not None}
+    if len(set(given.values())) > 1:
+        several = ", ".join(f"{s:g} for {layer_of(n)!r}" for n, s in given.items())
+        raise ValueError(
+            f"PerLayer got {several}, and these lose the same channels, since they "
+            "are added to each other or hang together otherwise. Give one sparsity "
+            "for all of them."
+        )
+    return next(iter(given.values()), None)
 
 
 def _names_of(name):

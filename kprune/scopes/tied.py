@@ -54,9 +54,14 @@ def as_one(parts, tie=None):
         present = guard if one.candidates is None else guard[one.candidates[guard]]
         if present.size:
             scores[present[np.argmax(scores[present])]] = np.inf
-    free = one.weights_in(~tie.stays) / one.size
-    reachable = min(one.reachable, free)
-    return dataclasses.replace(one, scores=scores, reachable=reachable)
+    size = one.weights_in(np.ones(tie.number, bool))
+    return dataclasses.replace(
+        one,
+        scores=scores,
+        shape=(size,),
+        reachable=min(one.reachable, one.weights_in(~tie.stays) / size),
+        names=[part.name for part in parts],
+    )
 
 
 def _merged(parts):

@@ -2,10 +2,36 @@
 
 import math
 
+import numpy as np
+
+from kprune.channels.numbers import NONE
 from kprune.shrinking.costs import macs_of
 from kprune.shrinking.groups import made_axes
 from kprune.shrinking.removal import Narrowed
 from kprune.shrinking.report import LayerChange
+
+
+def uncounted(tracing):
+    """Lists what may change, and of which the multiply-adds are not known.
+
+    Args:
+        tracing: `Tracing`.
+
+    Returns:
+        List of strings, the names of layers and operations.
+    """
+    groups, stuck = tracing.channels.groups(), [NONE, *tracing.channels.reasons()]
+
+    def may_change(call):
+        weights = getattr(call.operation, "weights", ())
+        known = [tracing.weights[id(v)] for v in weights if id(v) in tracing.weights]
+        values = [tracing.values[n] for n in (*call.inputs, *call.outputs)]
+        values += [weight.value for weight in known]
+        return any(not np.isin(groups[v.ids()], stuck).all() for v in values)
+
+    pairs = zip(tracing.graph.calls, macs_of(tracing.graph), strict=True)
+    names = [call.name for call, macs in pairs if macs is None and may_change(call)]
+    return list(dict.fromkeys(names))
 
 
 def macs_without(tracing, removed):

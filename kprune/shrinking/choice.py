@@ -25,6 +25,7 @@ class Chooser:
 
     def __init__(self, families, scores, scope, min_width=1, round_to=1):
         self.scope = scope
+        self._min_width = min_width
         self._rooms = [Room(f, scores, min_width, round_to) for f in families]
         self.contenders = [room.contender() for room in self._rooms]
 
@@ -42,7 +43,13 @@ class Chooser:
 
     def check(self, sparsity):
         """Raises a `ValueError` if a sparsity can't be reached."""
-        self.scope.check(self.contenders, sparsity)
+        try:
+            self.scope.check(self.contenders, sparsity)
+        except ValueError as error:
+            if self._min_width == 1:
+                raise
+            text = f"{error} What bounds them is min_width={self._min_width}, too."
+            raise ValueError(text) from error
 
     def __call__(self, sparsity):
         """Returns the groups that go, an int array.

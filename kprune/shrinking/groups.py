@@ -254,6 +254,7 @@ def protect(model, tracing, only=None, skip=None):
     Selection(only, skip).check(model)
     only, skip = Selection(only), Selection(skip=skip)
     chains, names = _chains(model, ()), call_names(tracing)
+    owners = owners_of(tracing)  # a cell, perhaps, that has a name of its own
 
     def fix(ids, layer, argument):
         text = f"left out by `{argument}`"
@@ -263,10 +264,10 @@ def protect(model, tracing, only=None, skip=None):
         return not selection.selects(chains.get(id(layer), [layer]))
 
     for axis in list(_origins(tracing)):
-        if is_left_out(axis.weight.layer, only):
+        if is_left_out(owners[id(axis.weight.variable)], only):
             fix(_along(axis.weight.value, [axis.axis]), axis.weight.layer, "only")
     for weight in tracing.weights.values():
-        if is_left_out(weight.layer, skip):
+        if is_left_out(owners[id(weight.variable)], skip):
             fix(_along(weight.value, _made(weight)), weight.layer, "skip")
     for call in tracing.graph.calls:
         if isinstance(call.operation, keras.Layer) and is_left_out(

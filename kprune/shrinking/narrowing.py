@@ -5,7 +5,7 @@ import numpy as np
 from kprune.channels.numbers import NONE
 from kprune.channels.tracing import trace
 from kprune.shrinking import verification
-from kprune.shrinking.changes import layer_changes, macs_without
+from kprune.shrinking.changes import layer_changes, macs_without, uncounted
 from kprune.shrinking.choice import Room, least_sparsity
 from kprune.shrinking.groups import families_of, protect
 from kprune.shrinking.importance import Importance
@@ -17,6 +17,9 @@ from kprune.shrinking.zeros import Zeros
 
 class ShrinkError(ValueError):
     """Raised where no smaller model can be made, or the one made would be wrong."""
+
+
+_EMPTY = ": it has no layer with a kernel that makes any."
 
 
 class Narrowing:
@@ -48,8 +51,8 @@ class Narrowing:
         self.families = [f for f in families if len(f.groups) > 1]
         if not self.families:
             raise ShrinkError(
-                f"No channel of the model {model.name!r} can be removed.\n\n"
-                f"{WhyNot(model.name, self._left)}"
+                f"No channel of the model {model.name!r} can be removed"
+                + (f".\n\n{WhyNot(model.name, self._left)}" if self._left else _EMPTY)
             )
 
     def importance(self, criterion, reduce, normalize):
@@ -63,12 +66,34 @@ class Narrowing:
             sparsity = chooser.own_sparsity() if sparsity is None else sparsity
             chooser.check(sparsity)
             return self._channels(chooser(sparsity))
+        self._check_counted(macs)
         most = macs * macs_without(self.tracing, self._channels([]))
 
         def cost(groups):
             return macs_without(self.tracing, self._channels(groups))
 
         return self._channels(least_sparsity(chooser, cost, most))
+
+    def check_some(self, removed, sparsity, min_width, round_to):
+        """Raises if the bounds of the widths leave nothing to remove."""
+        if not removed.any() and (min_width, round_to) != (1, 1) and sparsity != 0:
+            raise ShrinkError(
+                f"No channel of the model {self._model.name!r} is removed: with "
+                f"min_width={min_width} and round_to={round_to} all widths stay what "
+                "they are. Loosen these, or ask for more."
+            )
+
+    def _check_counted(self, macs):
+        """Raises if some of what may change would count for nothing."""
+        names = uncounted(self.tracing)
+        if names:
+            raise ValueError(
+                f"macs={macs!r} needs the multiply-adds of "
+                f"{', '.join(map(repr, names))}, which are not known. Give the inputs "
+                "sizes in the place of `None`, if that is why, leave the layers out "
+                "with `skip`, say how they are counted, `kprune.register("
+                "'multiply_adds', ...)`, or give a `sparsity`."
+            )
 
     def zeros(self, min_width, round_to):
         """Returns which channels are zero already, a bool array by channel."""
@@ -116,9 +141,7 @@ class Narrowing:
                 one is compared with.
         """
         small = without(self._model, self.tracing, removed)
-        change = verification.change(
-            self._model, small, self.tracing, compared, self._data
-        )
+        change = self._change(small, compared)
         self._check(change)
         report = ShrinkReport(
             self._model.name,
@@ -128,6 +151,13 @@ class Narrowing:
             self._left,
         )
         return small, report
+
+    def _change(self, small, compared):
+        models = self._model, small, self.tracing
+        try:
+            return verification.change(*models, compared, self._data)
+        except verification.NotComparable as error:
+            raise ShrinkError(str(error)) from error
 
     def _check(self, change):
         tolerance = verification.tolerance(self._model) if self._exact else np.inf

@@ -1,9 +1,13 @@
 """Makes a smaller model from one of whose channels some shall go."""
 
+import inspect
+
+import keras
 import numpy as np
 
 from kprune import cloning
 from kprune.channels.rules import rule_of
+from kprune.channels.rules.common import is_narrowed
 from kprune.rebuilding import copy_operation, rebuilt
 from kprune.weight_access import as_array
 
@@ -102,8 +106,48 @@ def _narrow_copy(layer, narrowed, copier):
     """Makes a narrow layer, and what carries over what is left of the state."""
     rule = rule_of(layer)
     changes = rule.config(layer, narrowed) if rule is not None else {}
+    if is_narrowed(layer, narrowed):
+        changes = _initializers(layer) | _without_arrays(changes)
     new = copier.copy(layer, changes)
     return new, lambda: _carry_over(layer, new, narrowed)
+
+
+def _initializers(layer):
+    """Returns others for a layer's initializers that hold arrays, a part of its config.
+
+    Those have the shapes of the weights that were. What they hold is not needed, since
+    all weights are carried over.
+    """
+    constructors = (kind.__init__ for kind in type(layer).__mro__)
+    names = {name for one in constructors for name in inspect.signature(one).parameters}
+    found = {name: getattr(layer, name, None) for name in sorted(names)}
+    return {
+        name: keras.initializers.Zeros()
+        for name, one in found.items()
+        if isinstance(one, keras.initializers.Initializer)
+        and _holds_array(one.get_config())
+    }
+
+
+def _without_arrays(config):
+    """Does the same within the configs of layers that a part of a config holds."""
+    if isinstance(config, (list, tuple)):
+        return type(config)(map(_without_arrays, config))
+    if not isinstance(config, dict):
+        return config
+    return {
+        name: keras.initializers.serialize(keras.initializers.Zeros())
+        if name.endswith("_initializer") and _holds_array(part)
+        else _without_arrays(part)
+        for name, part in config.items()
+    }
+
+
+def _holds_array(part):
+    if isinstance(part, dict):
+        is_one = part.get("class_name") in ("__numpy__", "__tensor__")
+        return is_one or any(map(_holds_array, part.values()))
+    return bool(np.ndim(part))
 
 
 def _operation(operation, narrowed):

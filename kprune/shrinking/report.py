@@ -73,9 +73,10 @@ class ShrinkReport:
         model: String, the model's name.
         layers: List of `LayerChange`, one a layer that has weights, in running order.
         sparsity: Float, which fraction of the channels that may go is gone.
-        change: Float, the largest difference of any output of the small model and of
-            the one with zeros in the places of what was removed, by the largest
-            output. What roundings make unless `exact=False`.
+        change: Float, the largest difference of any output of the small model, or of
+            what comes before a softmax or the like at the end, and of the one with
+            zeros in the places of what was removed, by the largest number. What
+            roundings make unless `exact=False`.
         left: List of `Stuck`, what could not be narrowed.
     """
 
@@ -95,6 +96,11 @@ class ShrinkReport:
         """Tuple of two ints, the multiply-adds for one example that are known."""
         return self._sums("macs")
 
+    @property
+    def uncounted(self):
+        """List of strings, the layers of which no multiply-adds are known."""
+        return [layer.layer for layer in self.layers if layer.macs is None]
+
     def _sums(self, name):
         pairs = [getattr(layer, name) or (0, 0) for layer in self.layers]
         return tuple(map(sum, zip((0, 0), *pairs, strict=True)))
@@ -105,12 +111,19 @@ class ShrinkReport:
             **dataclasses.asdict(self),
             "parameters": list(self.parameters),
             "macs": list(self.macs),
+            "uncounted": self.uncounted,
         }
+
+    def _known_macs(self):
+        macs = f"{_arrow(self.macs)} multiply-adds"
+        if not self.uncounted:
+            return macs
+        return f"at least {macs} (not known: {', '.join(self.uncounted)})"
 
     def __str__(self):
         lines = [
             f"{self.model}: {self.sparsity:.1%} of the channels that may go are gone",
-            f"{_arrow(self.parameters)} parameters, {_arrow(self.macs)} multiply-adds",
+            f"{_arrow(self.parameters)} parameters, {self._known_macs()}",
             f"largest difference from zeros in their places: {self.change:.1e}",
             "",
             table(

@@ -116,11 +116,8 @@ def shrink(
     if isinstance(sparsity, Mapping):
         scope, sparsity = _per_layer(sparsity, scope), None
     scope = registry.get("scopes", scope)
-    if isinstance(scope, PerLayer) and sparsity is not None:
-        raise ValueError(
-            f"{scope!r} says how sparse each layer becomes, and sparsity={sparsity!r} "
-            "was given, too. Leave `sparsity` out."
-        )
+    if isinstance(scope, PerLayer):
+        _check_alone(scope, sparsity=sparsity, macs=macs)
     plain, only, skip = without_masks(model, only, skip)
     work = Narrowing(plain, only, skip, exact, calibration_data)
     scope = scope_for(scope, work.families)
@@ -131,6 +128,7 @@ def shrink(
         importance = work.importance(criterion, reduce, normalize)
         chooser = Chooser(work.families, importance(), scope, min_width, round_to)
         removed = compared = work.lowest(chooser, sparsity, macs)
+        work.check_some(removed, sparsity, min_width, round_to)
     small, report = work.result(removed, compared)
     if keep_optimizer:
         optimizer_state.carry_over(model, plain, small, work.tracing, removed)
@@ -152,7 +150,22 @@ def _check_numbers(sparsity, macs, min_width, round_to):
         check_sparsity("sparsity", sparsity)
 
 
+def _check_alone(scope, **given):
+    for name, value in given.items():
+        if value is not None:
+            raise ValueError(
+                f"{scope!r} says how sparse each layer becomes, and {name}={value!r} "
+                f"was given, too. Leave `{name}` out."
+            )
+
+
 def _per_layer(sparsities, scope):
+    others = [key for key in sparsities if not isinstance(key, str)]
+    if others:
+        raise ValueError(
+            f"sparsity got the key {others[0]!r}. Give the names of layers, or "
+            "patterns such as 'block_*': {'block_1': 0.5}, or {layer.name: 0.5}."
+        )
     if scope != "layer_wise":
         raise ValueError(
             f"scope={scope!r} was given with a sparsity for each layer, which leaves "

@@ -1,26 +1,30 @@
 """Compares a narrowed model with the model that it was made of."""
 
-import contextlib
-
 import keras
 import numpy as np
 from keras import layers
 
 from kprune.calibration import CalibrationData
-from kprune.calibration.watching import attribute
-from kprune.layer_graph import layers_of_outputs, read_graph
+from kprune.copier import in_short
+from kprune.layer_graph import read_graph
 from kprune.weight_access import as_array
 
 _TOLERANCE = 1e-4  # of the largest output: many times what float32 rounds
 _ROUNDINGS = 50  # so many steps of the type that a layer computes in
-_OPEN_SIZE = 64
+_OPEN_SIZES = (64, 16, 512)  # tried in turn
+
+
+class NotComparable(ValueError):
+    """Raised where nothing can be said of two models."""
 
 
 def change(model, small, tracing, removed, data=None):
-    """Returns by how much the removal of channels has changed a model's outputs.
+    """Returns by how much the removal of channels has changed what a model computes.
 
     The model is run with zeros in all slices of weights that were removed, the small
-    one as it is, both without a softmax or the like at their ends. Neither is changed.
+    one as it is. Compared are the outputs, and what comes before a softmax, a ReLU,
+    an `argmax` or the like at their ends, since these hide differences. Neither model
+    is changed.
 
     Args:
         model: The model that was traced.
@@ -31,9 +35,12 @@ def change(model, small, tracing, removed, data=None):
             looked at. Defaults to random numbers.
 
     Returns:
-        Float, the largest difference of any two outputs, by the largest output.
+        Float, the largest difference of any two numbers, by the largest of the same
+        tensor.
+
+    Raises:
+        NotComparable: If the model can't be run on the examples, or gives NaN.
     """
-    inputs = _examples(model, tracing.graph) if data is None else _first(model, data)
 
     def zeroed(variable):
         value, known = as_array(variable), tracing.weights.get(id(variable))
@@ -42,9 +49,11 @@ def change(model, small, tracing, removed, data=None):
             np.moveaxis(value, axis, 0)[~kept] = 0
         return value
 
-    expected = _outputs(model, inputs, zeroed)
-    found = _outputs(small, inputs, lambda variable: variable.value)
-    return max(map(_difference, expected, found))
+    inputs, expected = _first_run(model, tracing.graph, zeroed, data)
+    if _has_nan(expected):
+        _explain_nan(model, tracing.graph, inputs, data)
+    found = _run(small, read_graph(small), inputs, lambda variable: variable.value)
+    return max(_difference(*pair) for pair in _pairs(expected, found))
 
 
 def tolerance(model):
@@ -62,44 +71,155 @@ _HALF = ("float16", "bfloat16")
 
 
 def _difference(expected, found):
-    expected, found = (np.asarray(x, "float64") for x in (expected, found))
-    if expected.shape != found.shape or not np.isfinite(found).all():
+    expected, found = _as_floats(expected), _as_floats(found)
+    if expected.shape != found.shape:
         return float("inf")
-    scale = np.abs(expected).max(initial=0) or 1.0
-    return float(np.abs(expected - found).max(initial=0) / scale)
+    same = (expected == found) | (np.isnan(expected) & np.isnan(found))
+    if not np.isfinite(found[~same]).all():
+        return float("inf")
+    finite = np.abs(expected[np.isfinite(expected)])
+    scale = finite.max(initial=0) or 1.0
+    return float(np.abs(expected - found)[~same].max(initial=0) / scale)
 
 
-def _outputs(model, inputs, value_of):
-    """Lists the outputs of a model with other values in its variables."""
-    with _not_saturated(model):
-        outputs, _ = model.stateless_call(
-            [value_of(v) for v in model.trainable_variables],
-            [value_of(v) for v in model.non_trainable_variables],
-            inputs,
-            training=False,
+def _as_floats(tensor):
+    return np.asarray(keras.ops.convert_to_numpy(tensor), "float64")
+
+
+def _has_nan(seen):
+    outputs = (tensor for name, tensor in seen.items() if name[0] == _OUTPUT)
+    return any(np.isnan(_as_floats(tensor)).any() for tensor in outputs)
+
+
+def _pairs(expected, found):
+    """Yields pairs of tensors that should be alike; see `_run`.
+
+    Those are left out from which channels were removed, and whole numbers, which may
+    be the places of numbers that are nearly alike, if there are others.
+    """
+    names = [
+        name
+        for name, one in expected.items()
+        if name[0] == _OUTPUT or (name in found and found[name].shape == one.shape)
+    ]
+    real = [name for name in names if "float" in str(expected[name].dtype)]
+    for name in real or names:
+        yield expected[name], found[name]
+
+
+def _first_run(model, graph, value_of, data):
+    """Runs a model on the first examples that it accepts.
+
+    Returns:
+        Tuple of these inputs, and what is seen; see `_run`.
+    """
+    is_open = any(None in tensor.shape[1:] for tensor in model.inputs)
+    if data is None:
+        sizes = _OPEN_SIZES if is_open else _OPEN_SIZES[:1]
+        tries = (_examples(model, graph, size) for size in sizes)
+    else:
+        tries = iter([_first(model, data)])
+    for inputs in tries:
+        try:
+            return inputs, _run(model, graph, inputs, value_of)
+        except Exception as error:  # any that layers and backends can think of
+            failure = error
+    raise NotComparable(
+        f"The model {model.name!r} can't be run on {_in_words(data)}, so that it can't "
+        "be compared with what is made of it. Pass some examples that it takes, "
+        f"`calibration_data=x`. This is the error: {in_short(failure)}"
+    ) from failure
+
+
+def _in_words(data):
+    return "random numbers" if data is None else "the calibration data"
+
+
+def _explain_nan(model, graph, inputs, data):
+    """Raises, and says whether it is the model's own outputs that are NaN."""
+    seen = _run(model, graph, inputs, lambda variable: variable.value)
+    if _has_nan(seen):
+        raise NotComparable(
+            f"What the model {model.name!r} computes of {_in_words(data)} is NaN, "
+            "before anything was removed. Look for NaN in its weights and in the "
+            "examples, or pass others: `calibration_data=x`."
         )
-    return keras.tree.flatten(outputs)
+    raise NotComparable(
+        f"What the model {model.name!r} computes is NaN if the channels that go are "
+        "zero, so that it can't be compared with what is left: it divides by them, or "
+        "the like. Leave the layers that make them out with `skip`."
+    )
 
 
-@contextlib.contextmanager
-def _not_saturated(model):
-    """Leaves out what hides differences at the end: probabilities near 0 or 1."""
-    graph = read_graph(model)
-    last = [c.operation for c in graph.calls if {*c.outputs} & {*graph.outputs}]
-    with contextlib.ExitStack() as stack:
-        for layer in {id(x): x for x in (*layers_of_outputs(model), *last)}.values():
-            function = getattr(layer, "activation", None)
-            if function in _SATURATING:
-                linear = keras.activations.linear
-                stack.enter_context(attribute(layer, "activation", linear, function))
-        yield
+def _run(model, graph, inputs, value_of):
+    """Runs a model with other values in its variables.
+
+    Returns:
+        Dict from a name, the same for the small model, to a tensor: the outputs, what
+        follows the last weights, and what is there without these layers' activations.
+    """
+    tail = _tail(graph)
+    whole = getattr(model, "_functional", None) or model
+    variables = [*model.trainable_variables, *model.non_trainable_variables]
+    found = {}
+    with keras.StatelessScope([(one, value_of(one)) for one in variables]):
+        values = dict(zip(graph.inputs, whole._standardize_inputs(inputs), strict=True))
+        for call, name in zip(graph.calls, _names(graph), strict=True):
+            taken = [values[number] for number in call.inputs]
+            outputs = _called(call, call.operation, taken)
+            values.update(zip(call.outputs, outputs, strict=False))
+            if not tail.isdisjoint(call.outputs):
+                found |= {(*name, place): one for place, one in enumerate(outputs)}
+                if _has_activation(call.operation):
+                    twin = _without_activation(call.operation)
+                    found[(*name, "bare")] = _called(call, twin, taken)[0]
+    outputs = enumerate(graph.outputs)
+    return found | {(_OUTPUT, place): values[number] for place, number in outputs}
 
 
-_SATURATING = (
-    keras.activations.softmax,
-    keras.activations.sigmoid,
-    keras.activations.tanh,
-)
+_OUTPUT = None  # in the place of the name of a layer
+
+
+def _called(call, operation, inputs):
+    """Returns what comes out of a call, of an operation in the place of its own."""
+    args, kwargs = call.arguments(inputs)
+    if "training" in getattr(operation, "_call_context_args", {}):
+        kwargs["training"] = False
+    return keras.tree.flatten(operation(*args, **kwargs))
+
+
+def _tail(graph):
+    """Returns the values behind the last weights, a set of ints."""
+    makers = {number: call for call in graph.calls for number in call.outputs}
+    found, coming = set(), list(graph.outputs)
+    while coming:
+        number = coming.pop()
+        if number in makers and number not in found:
+            found.add(number)
+            if not getattr(makers[number].operation, "weights", None):
+                coming += makers[number].inputs
+    return found
+
+
+def _names(graph):
+    """Names each call: after its operation, and how often this was called before."""
+    seen = {}
+    for call in graph.calls:
+        seen[call.name] = seen.get(call.name, 0) + 1
+        yield call.name, seen[call.name]
+
+
+def _has_activation(layer):
+    is_layer = isinstance(layer, keras.Layer) and layer.weights
+    return bool(is_layer) and callable(vars(layer).get("activation"))
+
+
+def _without_activation(layer):
+    """Returns a layer with the same weights whose activation does nothing."""
+    twin = object.__new__(type(layer))  # a copy would have weights of its own
+    vars(twin).update(vars(layer))
+    vars(twin)["activation"] = keras.activations.linear
+    return twin
 
 
 def _first(model, data):
@@ -109,29 +229,38 @@ def _first(model, data):
     return keras.tree.map_structure(lambda array: array[:rows], x)
 
 
-def _examples(model, graph):
-    """Returns random inputs that a model accepts, of its input structure."""
+def _examples(model, graph, open_size):
+    """Returns random inputs of a model, of its input structure.
+
+    Args:
+        model: The model.
+        graph: Its `LayerGraph`.
+        open_size: Int, what is taken for sizes that are not known.
+    """
     random = np.random.default_rng(0)
     numbers = dict(zip(map(id, model.inputs), graph.inputs, strict=True))
     is_chain = isinstance(model, keras.Sequential)
-    return keras.tree.map_structure(
-        lambda tensor: _random(tensor, _vocabulary(graph, numbers[id(tensor)]), random),
-        model.inputs[0] if is_chain else model.input,
-    )
+
+    def made_up(tensor):
+        shape = (tensor.shape[0] or 2, *(n or open_size for n in tensor.shape[1:]))
+        rows = _vocabulary(graph, numbers[id(tensor)])
+        return _random(shape, tensor.dtype, rows, random)
+
+    structure = model.inputs[0] if is_chain else model.input
+    return keras.tree.map_structure(made_up, structure)
 
 
-def _random(tensor, vocabulary, random):
-    first, *others = tensor.shape
-    shape = [first or 2, *(size or _OPEN_SIZE for size in others)]
-    if tensor.dtype == "string":
+def _random(shape, dtype, vocabulary, random):
+    if dtype == "string":
         return random.integers(0, 10, shape).astype(str)
-    if tensor.dtype == "bool":
+    if dtype == "bool":
         return random.random(shape) < 0.5
     if vocabulary is not None:
-        return random.integers(0, vocabulary, shape).astype(tensor.dtype)
-    if "int" in tensor.dtype:
-        return random.integers(0, 2, shape).astype(tensor.dtype)
-    return random.normal(size=shape).astype("float32").astype(tensor.dtype)
+        return random.integers(0, vocabulary, shape).astype(dtype)
+    if "int" in dtype:
+        highest = 255 if dtype == "uint8" else 1  # an image, or who knows
+        return random.integers(0, highest + 1, shape).astype(dtype)
+    return random.normal(size=shape).astype("float32").astype(dtype)
 
 
 def _vocabulary(graph, number):

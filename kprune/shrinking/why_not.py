@@ -3,7 +3,9 @@
 import keras
 
 from kprune.channels.numbers import Reason
+from kprune.channels.rules.base import missing_rule, other_kernels
 from kprune.channels.tracing import trace
+from kprune.delegation import DelegatingWrapper
 from kprune.prunable import find_weights
 from kprune.shrinking.groups import families_of, protect
 from kprune.shrinking.plain import check_model, without_masks
@@ -67,13 +69,18 @@ def _number_stuck(family):
 
 def _unknown(tracing):
     """Yields layers with kernels of which no channel is known."""
-    seen = set()
-    for call in tracing.graph.calls:
+    calls = {id(call.operation): call for call in reversed(tracing.graph.calls)}
+    for call in reversed(calls.values()):
         layer = call.operation
-        if not isinstance(layer, keras.Layer) or id(layer) in seen:
-            continue
-        seen.add(id(layer))
-        kernels = [w.variable for w in find_weights(layer) if not w.reason]
-        if kernels and not any(id(v) in tracing.weights for v in kernels):
-            text = f"no rule for the layer {type(layer).__name__}"
+        if isinstance(layer, keras.Layer) and _has_unknown_kernels(layer, tracing):
+            text = missing_rule(layer)
+            if isinstance(layer, DelegatingWrapper):
+                text += ": shrink before it is wrapped"
             yield Stuck([call.name], 0, 0, [Reason("unknown", call.name, text)])
+
+
+def _has_unknown_kernels(layer, tracing):
+    kernels = [weight.variable for weight in find_weights(layer) if not weight.reason]
+    if not kernels:
+        return other_kernels(layer) is not None
+    return not any(id(variable) in tracing.weights for variable in kernels)

@@ -163,7 +163,7 @@ def test_step_of_adam_is_that_of_the_plain_model_averaged_over_members():
         plain.get_layer(entry.layer.name).kernel.assign(entry.variable)
 
     for model in (plain, shared):
-        model.compile(keras.optimizers.Adam(0.01), "mse")
+        model.compile(keras.optimizers.Adam(0.01), "mse", run_eagerly=True)
         model.fit(X[:8], Y[:8], verbose=0)
 
     for entry in shared_entries(shared):

@@ -157,9 +157,7 @@ def whole_number_subclass():
 
 def half_precision(policy):
     inputs = keras.Input((6, 8))
-    x = layers.Bidirectional(layers.LSTM(4, return_sequences=True, dtype=policy))(
-        inputs
-    )
+    x = layers.LSTM(4, return_sequences=True, dtype=policy)(inputs)
     x = layers.MultiHeadAttention(2, 4, dtype=policy)(x, x)
     x = layers.Dense(5, dtype=policy)(layers.BatchNormalization(dtype=policy)(x))
     return keras.Model(inputs, layers.Softmax(dtype="float32")(x))

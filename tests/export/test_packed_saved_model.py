@@ -121,7 +121,7 @@ MODELS = [
     word_lookup,
     half,
     brain_half,
-    mixed,
+    pytest.param(mixed, marks=pytest.mark.slow),  # rounded it is loaded below
 ]
 
 
@@ -162,7 +162,7 @@ def test_a_packed_file_answers_bit_for_bit_like_a_plain_one(build, tmp_path):
         (perceptron, "fp16", 1e-5),
         (perceptron, "codebook8", 1e-5),
         (perceptron, "codebook4", 1e-5),
-        (recurrent, "codebook4", 1e-5),
+        pytest.param(recurrent, "codebook4", 1e-5, marks=pytest.mark.slow),
         (word_lookup, "codebook4", 1e-5),
         (mixed, "codebook4", 5e-3),
     ],

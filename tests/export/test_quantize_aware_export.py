@@ -21,7 +21,7 @@ def aware():
     model = kprune.prune(model)
     kprune.Pruner(model, kprune.ConstantSchedule(0.75)).step()
     model = kprune.quantize_aware(kprune.strip(model), preserve="sparsity")
-    model.compile("adam", "sparse_categorical_crossentropy")
+    model.compile("adam", "sparse_categorical_crossentropy", run_eagerly=True)
     model.fit(x, np.arange(64) % 4, epochs=2, verbose=0)
     return model
 

@@ -132,7 +132,8 @@ def test_clusters_and_zeros_reach_the_file(digits):
     prune_and_cluster(model, values=7)
     before = [np.asarray(layer.kernel) for layer in kernel_layers(model)]
     aware = quantize_aware(model, preserve=["sparsity", "clusters"])
-    aware.compile("adam", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    aware.compile("adam", loss, run_eagerly=True)  # tracing takes longer
     images, labels = digits[0]
     aware.fit(images[:512], labels[:512], batch_size=128, verbose=0)
 

@@ -88,7 +88,7 @@ def test_zeros_of_both_kernels_reach_an_int8_file_that_computes_the_same():
     for kernel in (first.depthwise_kernel, first.pointwise_kernel):
         kernel.assign(kernel * (np.abs(kernel) > np.median(np.abs(kernel))))
     aware = quantize_aware(model)
-    aware.compile("adam", "mse")
+    aware.compile("adam", "mse", run_eagerly=True)  # one step: tracing takes longer
     aware.fit(X, np.zeros((8, 3)), verbose=0)
 
     file = Int8File(aware)

@@ -15,6 +15,7 @@ from kprune.quantize import (
 GENERATOR = np.random.default_rng(0)
 X = GENERATOR.normal(size=(32, 6)).astype("float32")
 Y = GENERATOR.integers(0, 3, 32)
+COMPILED = {"run_eagerly": False}
 
 
 def model_of(*parts, shape=(6,)):
@@ -39,6 +40,8 @@ def sparse(model, values=None):
 
 
 def train(model, optimizer="sgd", **options):
+    """Trains a model for four steps, eagerly by default: tracing takes longer."""
+    options = {"run_eagerly": True, **options}
     model.compile(optimizer, "sparse_categorical_crossentropy", **options)
     model.fit(X, Y, batch_size=8, verbose=0)
     return model
@@ -61,8 +64,8 @@ def ema():
 @pytest.mark.parametrize(
     ("optimizer", "dtype", "options"),
     [
-        (keras.optimizers.SGD, "float32", {"jit_compile": True}),
-        (keras.optimizers.Adam, "mixed_float16", {}),
+        (keras.optimizers.SGD, "float32", {"jit_compile": True, **COMPILED}),
+        (keras.optimizers.Adam, "mixed_float16", COMPILED),
         (keras.optimizers.Adam, "mixed_bfloat16", {}),
         (ema, "float32", {}),
     ],

@@ -36,6 +36,7 @@ FAMILIES = {
     ),
 }
 _SIZES = {"InceptionResNetV2": 75, "InceptionV3": 75, "Xception": 71}  # the least
+_SIZES |= dict.fromkeys(FAMILIES["ConvNeXt"], 32)  # grouped convolutions take long
 
 
 @contextlib.contextmanager
@@ -56,7 +57,7 @@ def build(name, size=None):
 
     Args:
         name: String, a function of `keras.applications`.
-        size: Int, the height and width of images. Defaults to 64, or the least.
+        size: Int, the height and width of images. Defaults to 64 for most.
     """
     size = size or _SIZES.get(name, 64)
     make = getattr(applications, name)
@@ -82,6 +83,22 @@ def images_for(model, number=8, seed=0):
     return (127.5 * (images + 1) if takes_pixels else images).astype(model.input.dtype)
 
 
+def zero(tracing, removed):
+    """Zeroes all slices of weights that make or take some channels.
+
+    Nothing is kept to go back to: the largest models would not find the memory.
+
+    Args:
+        tracing: `Tracing` of a model, which is changed.
+        removed: Bool array, by channel.
+    """
+    for weight in tracing.weights.values():
+        array = np.array(weight.variable)
+        for axis, kept in weight.value.kept(removed).items():
+            np.moveaxis(array, axis, 0)[~kept] = 0
+        weight.variable.assign(array)
+
+
 def calibrate(model, images):
     """Fits a model to some images, layer by layer in running order.
 
@@ -93,7 +110,7 @@ def calibrate(model, images):
         model: A Functional model of one input. It is changed.
         images: Array.
     """
-    graph = read_graph(model)
+    graph, generator = read_graph(model), np.random.default_rng(0)
     tensors = {graph.inputs[0]: keras.ops.convert_to_tensor(images)}
     remaining = {number: len(calls) for number, calls in graph.consumers().items()}
     for call in graph.calls:
@@ -102,7 +119,7 @@ def calibrate(model, images):
         if isinstance(call.operation, layers.BatchNormalization):
             _normalize(call.operation, *given)
         elif getattr(call.operation, "bias", None) is not None:
-            _centre(call.operation, *given)
+            _centre(call.operation, *given, generator)
         made = keras.tree.flatten(call.operation(*args, **kwargs))
         tensors |= zip(call.outputs, made, strict=True)
         for number in call.inputs:
@@ -117,7 +134,7 @@ def _normalize(layer, x):
     layer.moving_variance.assign(variance)
 
 
-def _centre(layer, x):
+def _centre(layer, x, generator):
     activation, layer.activation = layer.activation, keras.activations.linear
     made = layer(x)
     layer.activation = activation
@@ -126,4 +143,5 @@ def _centre(layer, x):
     mean, variance = map(np.asarray, keras.ops.moments(made, axes))
     scale = np.sqrt(variance[bias != 0].mean())
     layer.kernel.assign(layer.kernel / scale)
-    layer.bias.assign(np.where(bias == 0, 0, bias + (bias - mean) / scale))
+    centred = generator.normal(0.3, 0.5, bias.shape) + (bias - mean) / scale
+    layer.bias.assign(np.where(bias == 0, 0, centred))

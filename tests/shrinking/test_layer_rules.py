@@ -6,6 +6,7 @@ import pytest
 from keras import layers, ops
 
 import kprune
+from kprune.channels.rules import rule_of
 from kprune.channels.tracing import trace
 from kprune.registry import keys, lookup
 from kprune.shrinking.removal import without
@@ -366,9 +367,76 @@ def test_a_layer_with_other_matrices_beside_its_kernel_has_no_rule():
 
     reasons = trace(model).channels.reasons().values()
 
-    assert "subject: no rule for the layer Dense" in {
-        str(r) for g in reasons for r in g
-    }
+    text = "no rule for the layer Dense with matrices of LoRA beside its kernel"
+    assert f"subject: {text}: shrink first" in {str(r) for g in reasons for r in g}
+
+
+class StandardizedConv(layers.Conv1D):
+    """Normalizes its kernel over the channels that go in."""
+
+    def convolution_op(self, inputs, kernel):
+        kernel = kernel - ops.mean(kernel, axis=(0, 1), keepdims=True)
+        return super().convolution_op(inputs, kernel)
+
+
+class UnitDense(layers.Dense):
+    """Has a kernel with columns of length 1."""
+
+    @property
+    def kernel(self):
+        return self._kernel / ops.norm(self._kernel, axis=0, keepdims=True)
+
+
+class RunningSum(layers.ReLU):
+    """Adds up channels, in a class between it and the known one."""
+
+    def __call__(self, inputs):
+        return ops.cumsum(super().__call__(inputs), axis=-1)
+
+
+class LateSum(RunningSum):
+    pass
+
+
+@pytest.mark.parametrize(
+    "kind, kwargs, name, known",
+    [
+        (
+            StandardizedConv,
+            {"filters": 4, "kernel_size": 3},
+            "convolution_op",
+            "Conv1D",
+        ),
+        (UnitDense, {"units": 4}, "kernel", "Dense"),
+        (LateSum, {}, "__call__", "ReLU"),
+    ],
+)
+def test_a_subclass_that_defines_anything_anew_has_no_rule(kind, kwargs, name, known):
+    model = kept_by(kind, STEPS, kwargs)
+
+    reasons = trace(model).channels.reasons().values()
+
+    text = f"{kind.__name__}, which defines '{name}' in another way than {known}"
+    found = {str(r) for g in reasons for r in g if r.layer == "subject"}
+    assert found == {f"subject: no rule for the layer {text}"}
+
+
+class NamedDense(layers.Dense):
+    """A dense layer under another name, with a constructor of its own."""
+
+    def __init__(self, units, label="none", **kwargs):
+        super().__init__(units, **kwargs)
+        self.label = label
+
+    def get_config(self):
+        return {**super().get_config(), "label": self.label}
+
+    def describe(self):
+        return self.label
+
+
+def test_a_subclass_that_computes_the_same_has_the_rule():
+    assert isinstance(rule_of(NamedDense(3)), type(rule_of(layers.Dense(3))))
 
 
 def kept_by(layer, shape, kwargs):

@@ -78,7 +78,7 @@ def residual_network():
     for stage in ("stage_1", "stage_2"):
         y = layers.ReLU()(normalized(x, 16, f"{stage}_inner"))
         y = normalized(y, 8, f"{stage}_outer")
-        x = layers.AveragePooling2D()(layers.ReLU()(layers.Add()([x, y])))
+        x = layers.AveragePooling2D(2)(layers.ReLU()(layers.Add()([x, y])))
     outputs = layers.Dense(CLASSES, name="head")(layers.Flatten()(x))
     return keras.Model(inputs, outputs)
 
@@ -135,7 +135,7 @@ def test_residual_width_by_group_lasso(digits):
     model = stream_network()
     model = kprune.penalize(model, kprune.GroupLasso(3e-3), only=WRITERS)
     model = kprune.penalize(model, kprune.GroupLasso(3e-3, axis=-2), only=READERS)
-    train(model, training, epochs=10)
+    train(model, training, epochs=20)
     small = shrink(
         model,
         criterion="l2",

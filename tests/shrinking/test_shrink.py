@@ -154,6 +154,36 @@ def test_no_more_is_removed_than_the_multiply_adds_ask_for():
     assert report.macs[1] == 16
 
 
+def open_model():
+    inputs = keras.Input((None, 4))
+    x = layers.LSTM(8, name="reader")(inputs)
+    x = layers.Dense(6, name="hidden")(x)
+    return keras.Model(inputs, layers.Dense(2, name="head")(x), name="open")
+
+
+def test_multiply_adds_that_nobody_knows_are_not_taken_for_none():
+    with pytest.raises(ValueError, match="macs=0.5 needs the .* 'reader', which are"):
+        shrink(open_model(), macs=0.5)
+
+    _, report = shrink(open_model(), 0.5, return_report=True)
+    # The dense layers have 8 * 6 + 6 * 2 multiply-adds, and then 4 * 3 + 3 * 2.
+    expected = "at least 60 -> 18 multiply-adds (not known: reader)"
+    assert expected in str(report)
+    assert report.to_dict()["uncounted"] == ["reader"]
+
+
+def test_multiply_adds_of_what_stays_as_it_is_need_not_be_known():
+    inputs = keras.Input((None, 4))
+    x = layers.LSTM(8, name="reader")(inputs)
+    x = keras.ops.cumsum(x, axis=-1)
+    x = layers.Dense(6, name="hidden")(x)
+    model = keras.Model(inputs, layers.Dense(2, name="head")(x))
+
+    small = shrink(model, macs=0.5)
+
+    assert widths(small) == {"hidden": 3, "head": 2}  # 60 -> 8 * 3 + 3 * 2 = 30
+
+
 def test_widths_are_round():
     small = shrink(residual_model(), sparsity=0.4, scope="global", round_to=4)
 
@@ -216,7 +246,7 @@ def masked_model(activation="relu"):
     for layer in model.layers:
         layer.bias.assign(np.zeros(layer.units))
     model.compile("sgd", "mse")
-    pruned = kprune.prune(model, granularity="channel")
+    pruned = kprune.prune(model, granularity=kprune.Channel(coupled=False))
     kprune.Pruner(pruned, kprune.ConstantSchedule(0.5)).step()
     return pruned
 
@@ -300,6 +330,10 @@ def test_without_zeros_it_must_be_said_how_much_goes():
         ({"sparsity": {"a": 5}}, "The sparsity of 'a'=5 must be"),
         ({"sparsity": 0.9}, "can't be reached"),
         ({"sparsity": 0.5, "scope": kprune.PerLayer({"a": 0.5})}, "Leave `sparsity`"),
+        ({"macs": 0.5, "scope": kprune.PerLayer({"a": 0.5})}, "Leave `macs` out"),
+        ({"sparsity": {layers.Dense: 0.5}}, r"the key .*Dense.*layer\.name: 0\.5"),
+        ({"sparsity": 0.5, "round_to": 100}, "round_to=100 all widths stay"),
+        ({"sparsity": 0.5, "min_width": 3}, "min_width=3, too"),
         ({"sparsity": 0.5, "only": "c"}, "only got 'c', which matches no layer"),
         ({"sparsity": 0.5, "criterion": "taylor"}, "calibration_data"),
     ],
@@ -312,6 +346,46 @@ def test_bad_arguments_are_errors(arguments, message):
 def test_a_model_with_nothing_to_remove_is_an_error_with_the_reasons():
     with pytest.raises(ShrinkError, match=r"(?s)No channel.*'tiny'.*by `skip`"):
         shrink(dense_model(), 0.5, skip=["a", "b"])
+
+
+def test_a_model_without_kernels_is_an_error_that_says_so():
+    inputs = keras.Input((3,))
+
+    with pytest.raises(ShrinkError, match="it has no layer with a kernel"):
+        shrink(keras.Model(inputs, layers.ReLU()(inputs)), 0.5)
+
+
+def in_int8(model):
+    for layer in model.layers:
+        layer.quantize("int8")
+    return model
+
+
+@pytest.mark.parametrize(
+    "quantized, text",
+    [
+        (in_int8, r"the layer Dense with a kernel that is quantized \(int8\)"),
+        (kprune.quantize_aware, "the layer QuantizationWrapper around 'a': shrink"),
+    ],
+)
+def test_what_is_quantized_must_be_shrunk_before(quantized, text):
+    with pytest.raises(ShrinkError, match=text):
+        shrink(quantized(dense_model()), 0.5)
+
+
+@pytest.mark.parametrize("criterion", ["apoz", "wanda"])
+def test_criteria_that_can_not_look_into_a_loop_say_what_to_leave_out(criterion):
+    x = np.random.default_rng(0).normal(size=(4, 6, 3)).astype("float32")
+    model = keras.Sequential([keras.Input((6, 3)), layers.LSTM(8, name="reader")])
+    model.add(layers.Dense(6, name="hidden"))
+    model.add(layers.Dense(2, name="head"))
+    look = {"criterion": criterion, "calibration_data": x}
+
+    name = model.layers[0].cell.name
+    with pytest.raises(ValueError, match=f"^The .*skip='{name}'`, or") as error:
+        shrink(model, 0.5, **look)
+    assert "prune" not in str(error.value)
+    assert widths(shrink(model, 0.5, skip=name, **look)) == {"hidden": 3, "head": 2}
 
 
 class Subclassed(keras.Model):
@@ -358,6 +432,97 @@ def test_a_wrong_rule_is_noticed(monkeypatch):
     model.add(layers.Dense(2))
 
     with pytest.raises(ShrinkError, match="A rule for one of its layers must be wrong"):
+        shrink(model, 0.5)
+
+
+ENDS = {
+    "layer": lambda x: layers.Softmax()(100 * x),
+    "softmax": lambda x: keras.ops.softmax(100 * x),
+    "sigmoid": lambda x: keras.ops.sigmoid(100 * (x - 50)),
+    "argmax": lambda x: keras.ops.argmax(x + np.array([0, 1e6]), -1),
+    "top_k": lambda x: keras.ops.top_k(x + np.array([0, 1e6]), 1)[1],
+    "dead": lambda x: layers.ReLU()(x - 1e3),
+    "nested": lambda x: keras.Sequential([layers.Activation("hard_sigmoid")])(x - 1e3),
+}
+
+
+@pytest.mark.parametrize("end", ENDS)
+def test_a_wrong_rule_is_noticed_behind_an_end_that_hides_it(end, monkeypatch):
+    monkeypatch.setitem(registry._families["channel_rules"], Shifted, ShiftedRule)
+    inputs = keras.Input((4,))
+    x = layers.Dense(2)(Shifted()(layers.Dense(8, name="a")(inputs)))
+
+    with pytest.raises(ShrinkError, match="A rule for one of its layers must be wrong"):
+        shrink(keras.Model(inputs, ENDS[end](x)), 0.5)
+
+
+@pytest.mark.parametrize("activation", ["softmax", "tanh", "relu"])
+def test_a_wrong_rule_is_noticed_behind_a_saturated_activation(activation, monkeypatch):
+    monkeypatch.setitem(registry._families["channel_rules"], Shifted, ShiftedRule)
+    model = keras.Sequential([keras.Input((4,)), layers.Dense(8, name="a"), Shifted()])
+    model.add(layers.Dense(2, activation))
+    bias = {"softmax": [0, 1e3], "tanh": [1e2, 1e2], "relu": [-1e3, -1e3]}[activation]
+    model.layers[-1].bias.assign(bias)
+
+    # Of these, float32 leaves enough to see.
+    with pytest.raises(ShrinkError, match="A rule for one of its layers must be wrong"):
+        shrink(model, 0.5)
+
+
+@pytest.mark.parametrize(
+    "last",
+    [
+        layers.LSTM(4),
+        layers.SimpleRNN(4),
+        layers.Bidirectional(layers.GRU(4, return_sequences=True)),
+    ],
+    ids=lambda layer: layer.name,
+)
+def test_a_model_may_end_in_a_recurrent_layer(last):
+    model = keras.Sequential([keras.Input((5, 3)), layers.Dense(6, name="a"), last])
+
+    assert shrink(model, 0.5).get_layer("a").units == 3
+
+
+def long_kernels(inputs):
+    x = layers.Conv1D(6, 400, strides=160, name="a")(inputs)
+    return layers.GlobalMaxPooling1D()(x)
+
+
+def few_positions(inputs):
+    x = layers.Conv1D(6, 1, name="a")(inputs)
+    places = keras.ops.cumsum(keras.ops.ones_like(inputs[..., 0], "int32"), 1) - 1
+    x = x + layers.Embedding(20, 6, name="places")(places)
+    return layers.GlobalMaxPooling1D()(x)
+
+
+@pytest.mark.parametrize("body", [long_kernels, few_positions])
+def test_open_sizes_are_tried_until_one_goes(body):
+    inputs = keras.Input((None, 1))
+
+    small = shrink(keras.Model(inputs, layers.Dense(2)(body(inputs))), 0.5)
+
+    assert small.get_layer("a").filters == 3
+
+
+def test_a_model_that_takes_no_random_numbers_asks_for_examples():
+    inputs = keras.Input((None, 1))
+    x = layers.Conv1D(6, 800, name="a")(inputs)
+    model = keras.Model(inputs, layers.Dense(2)(layers.GlobalMaxPooling1D()(x)))
+
+    with pytest.raises(ShrinkError, match="can't be run on random numbers.*data=x"):
+        shrink(model, 0.5)
+    data = np.ones((2, 900, 1), "float32")
+    assert shrink(model, 0.5, calibration_data=data).get_layer("a").filters == 3
+
+
+def test_outputs_that_are_nan_are_told_from_a_wrong_rule():
+    model = dense_model()
+    with pytest.raises(ShrinkError, match="of the calibration data is NaN"):
+        shrink(model, 0.5, calibration_data=np.full((4, 2), np.nan))
+
+    model.get_layer("head").kernel.assign(np.full((3, 2), np.nan))
+    with pytest.raises(ShrinkError, match="'tiny' computes of random numbers is NaN"):
         shrink(model, 0.5)
 
 
@@ -427,3 +592,174 @@ def test_the_optimizer_goes_on_if_that_is_asked_for():
     np.testing.assert_array_equal(kept.optimizer.momentums[0], momentum[:, [0, 2]])
     assert int(kept.optimizer.iterations) == 1
     assert int(fresh.optimizer.iterations) == 0
+
+
+def in_the_middle(*between, shape=(6, 3)):
+    """A model with a dense layer of 8 units, and layers behind it."""
+    inputs = keras.Input(shape)
+    x = layers.Dense(8, name="a")(inputs)
+    for layer in between:
+        x = layer(x)
+    return keras.Model(inputs, layers.Dense(2, name="head")(layers.Flatten()(x)))
+
+
+@pytest.mark.parametrize("kind", [layers.Dropout, layers.AlphaDropout])
+@pytest.mark.parametrize(
+    "given, left", [((None, 1, 8), (None, 1, 4)), ((None, 6, 1), (None, 6, 1))]
+)
+def test_what_drops_the_same_for_all_places_can_be_trained(kind, given, left):
+    model = in_the_middle(kind(0.5, noise_shape=given, name="drop"))
+
+    small = shrink(model, 0.5)
+
+    assert tuple(small.get_layer("drop").noise_shape) == left
+    small.compile("sgd", "mse")
+    small.fit(np.ones((4, 6, 3)), np.ones((4, 2)), verbose=0)
+
+
+def test_a_dropout_that_names_sizes_within_another_layer_keeps_them():
+    drop = layers.Dropout(0.5, noise_shape=(None, 8))
+    model = in_the_middle(layers.TimeDistributed(drop))
+
+    reasons = kprune.shrinking.why_not(model).records[0].reasons
+    assert "names their number" in str(reasons[0])
+
+
+@pytest.mark.parametrize(
+    "layer, kwargs, name",
+    [
+        (layers.Dense, {"units": 6}, "bias_initializer"),
+        (layers.Embedding, {"input_dim": 6, "output_dim": 6}, "embeddings_initializer"),
+    ],
+)
+def test_initializers_may_hold_arrays(layer, kwargs, name):
+    matrix = np.random.default_rng(0).normal(size=(6, 6))
+    value = matrix[0] if name == "bias_initializer" else matrix
+    kwargs = {**kwargs, name: keras.initializers.Constant(value), "name": "a"}
+    dtype = "int32" if layer is layers.Embedding else "float32"
+    inputs = keras.Input((5,), dtype=dtype)
+    model = keras.Model(inputs, layers.Dense(2)(layer(**kwargs)(inputs)))
+
+    small = shrink(model, 0.5)
+
+    assert small.get_layer("a").weights[-1].shape[-1] == 3
+    assert isinstance(getattr(small.get_layer("a"), name), keras.initializers.Zeros)
+
+
+def test_initializers_of_layers_within_others_may_hold_arrays():
+    ones = keras.initializers.Constant(np.ones((8, 12)))
+    cell = layers.LSTM(3, return_sequences=True, kernel_initializer=ones)
+    model = in_the_middle(layers.Bidirectional(cell, name="both"))
+
+    assert shrink(model, 0.34).get_layer("both").forward_layer.units == 2
+
+
+class TiedHead(layers.Layer):
+    """Compares with all rows of the table of another layer."""
+
+    def __init__(self, table, **kwargs):
+        super().__init__(**kwargs)
+        self.table = table
+
+    def call(self, inputs):
+        return inputs @ keras.ops.transpose(self.table.embeddings)
+
+    def get_config(self):
+        table = keras.saving.serialize_keras_object(self.table)
+        return {**super().get_config(), "table": table}
+
+    @classmethod
+    def from_config(cls, config):
+        table = keras.saving.deserialize_keras_object(config.pop("table"))
+        return cls(table, **config)
+
+
+def test_weights_that_an_unknown_layer_uses_too_are_left_alone():
+    inputs = keras.Input((5,), dtype="int32")
+    table = layers.Embedding(9, 6, name="table")
+    x = layers.Dense(8, "relu", name="hidden")(table(inputs))
+    x = layers.Dense(6, name="last")(x)
+    model = keras.Model(inputs, TiedHead(table, name="tied")(x))
+
+    small, report = shrink(model, 0.5, return_report=True)
+
+    assert widths(small) == {"hidden": 4, "last": 6}
+    assert small.get_layer("tied").table is small.get_layer("table")
+    text = "tied: no rule for the layer TiedHead"
+    (stuck,) = [left for left in report.left if "table" in left.layers]
+    assert text in map(str, stuck.reasons)
+
+
+@pytest.mark.parametrize(
+    "combine, stay",
+    [
+        (lambda x, y: x / y, ["y"]),
+        (lambda x, y: x / (y + 1e-3), []),
+        (lambda x, y: x + keras.ops.log(keras.ops.abs(y)), ["x", "y"]),
+        (lambda x, y: x + keras.ops.reciprocal(y), ["x", "y"]),
+        (lambda x, y: x + keras.ops.power(y, -1.0), ["x", "y"]),
+        (lambda x, y: x + keras.ops.log(keras.ops.exp(y)), []),
+    ],
+)
+def test_channels_that_are_divided_by_stay(combine, stay):
+    inputs = keras.Input((3,))
+    x, y = (layers.Dense(8, name=name)(inputs) for name in "xy")
+    x = layers.Dense(8, "relu", name="z")(combine(x, y))
+    model = keras.Model(inputs, layers.Dense(2, name="head")(x))
+
+    small, report = shrink(randomised(model), 0.5, return_report=True)
+
+    # What is divided goes with that which it is divided by.
+    assert small.get_layer("z").units == 4
+    assert small.get_layer("y").units == (8 if stay else 4)
+    text = "what it computes of them is no number where they are zero"
+    assert (text in str(report)) == bool(stay)
+
+
+@keras.saving.register_keras_serializable("kprune_tests")
+class Scaled:
+    """A function that is equal to others, and so has no hash."""
+
+    def __call__(self, x):
+        return 2 * keras.ops.tanh(x)
+
+    def __eq__(self, other):
+        return isinstance(other, Scaled)
+
+    def get_config(self):
+        return {}
+
+    @classmethod
+    def from_config(cls, config):
+        return cls()
+
+
+def test_activations_without_a_hash_are_unknown_ones():
+    model = keras.Sequential([keras.Input((3,)), layers.Dense(8, Scaled(), name="a")])
+    model.add(layers.Dense(6, name="b"))
+    model.add(layers.Dense(2, name="head"))
+
+    small = shrink(model, 0.5)
+
+    assert widths(small) == {"a": 8, "b": 3, "head": 2}
+
+
+@pytest.mark.parametrize(
+    "activation", [keras.ops.relu, keras.ops.silu, layers.LeakyReLU(), layers.ReLU()]
+)
+def test_functions_and_layers_serve_as_activations(activation):
+    model = keras.Sequential([keras.Input((3,)), layers.Dense(8, activation, name="a")])
+    model.add(layers.Dense(2, name="head"))
+
+    assert widths(shrink(model, 0.5)) == {"a": 4, "head": 2}
+
+
+def test_squeezing_leaves_a_channel_out_only_if_it_did_before():
+    inputs = keras.Input((1, 3))
+    x = keras.ops.squeeze(layers.Dense(2, name="a")(inputs))
+    model = keras.Model(inputs, layers.Dense(2, name="head")(x))
+
+    small = shrink(model, 0.5)
+
+    assert widths(small) == {"a": 1, "head": 2}
+    assert small(np.ones((4, 1, 3))).shape == (4, 2)

@@ -6,7 +6,7 @@ import keras
 import numpy as np
 from keras import layers
 
-from kprune.channels.rules.base import ChannelRule
+from kprune.channels.rules.base import ChannelRule, rule_of
 from kprune.channels.rules.common import pin_each, without_masks
 from kprune.channels.value import Value
 from kprune.registry import register
@@ -18,11 +18,16 @@ _ELEMENTWISE = """
     threshold
 """
 ELEMENTWISE = {
-    getattr(keras.activations, name)
+    getattr(module, name)
+    for module in (keras.activations, keras.ops)
     for name in _ELEMENTWISE.split()
-    if hasattr(keras.activations, name)
+    if hasattr(module, name)
 }
-_OVER_LAST_AXIS = {keras.activations.softmax, keras.activations.log_softmax}
+_OVER_LAST_AXIS = [
+    getattr(module, name)
+    for module in (keras.activations, keras.ops)
+    for name in ("softmax", "log_softmax")
+]
 
 
 def activate(value, activation, tracer):
@@ -33,16 +38,23 @@ def activate(value, activation, tracer):
         activation: Function, layer or `None`, as a layer holds it.
         tracer: `Tracer`.
     """
-    if activation is None or activation in ELEMENTWISE:
+    rule = rule_of(activation) if isinstance(activation, keras.Layer) else None
+    if isinstance(rule, (ActivationRule, FixedActivationRule)):
+        return rule.trace(activation, [value], tracer)[0]
+    if activation is None or _is_one_of(activation, ELEMENTWISE):
         silent = value.silent and _keeps_zero(activation)
         return Value(value.shape, value.maps, silent)
-    if activation in _OVER_LAST_AXIS:
+    if _is_one_of(activation, _OVER_LAST_AXIS):
         text = f"{activation.__name__} is taken over them"
         tracer.mix(value, -1, kind="statistics", text=text)
     else:
         name = getattr(activation, "__name__", type(activation).__name__)
         tracer.fix(value.ids(), "unknown", f"no rule for the activation {name}")
     return Value(value.shape, value.maps)
+
+
+def _is_one_of(activation, functions):
+    return any(activation is one for one in functions)  # not all have a hash
 
 
 @functools.cache

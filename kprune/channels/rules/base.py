@@ -1,5 +1,9 @@
 """`ChannelRule`: how channels pass through one type of layer or operation."""
 
+import inspect
+
+import keras
+
 from kprune.registry import keys, lookup
 
 
@@ -7,8 +11,9 @@ class ChannelRule:
     """Base of the rules for layer types and operations.
 
     Register a subclass with `kprune.register("channel_rules", LayerType)`. It counts
-    for subclasses of the type, too, as long as these do not define `call` or `build`
-    anew. What has no rule, or one whose `trace` returns `None`, stops removal.
+    for subclasses of the type, too, as long as these define nothing anew but their
+    constructor and config. What has no rule, or one whose `trace` returns `None`,
+    stops removal.
 
     Example:
     >>> import keras, kprune
@@ -80,25 +85,62 @@ class ChannelRule:
 
 def rule_of(operation):
     """Returns the `ChannelRule` for a layer or operation, or `None`."""
+    found = lookup("channel_rules", type(operation))
+    return None if found is None or _obstacle(operation) else found()
+
+
+def missing_rule(operation):
+    """Says that there is no rule for a layer or operation, or for this use of it."""
+    word = "layer" if isinstance(operation, keras.Layer) else "operation"
+    why = _obstacle(operation) or ""
+    return f"no rule for the {word} {type(operation).__name__}{why}"
+
+
+def _obstacle(operation):
+    """Returns why no rule counts for a layer or operation, a string, or `None`."""
     kind = type(operation)
-    found = lookup("channel_rules", kind)
-    if found is None:
-        return None
-    types = keys("channel_rules")
-    known = next(base for base in kind.__mro__ if base in types)
-    if any(_code(kind, name) is not _code(known, name) for name in ("call", "build")):
-        return None
-    return None if _has_other_kernels(operation) else found()
+    known = next((t for t in kind.__mro__ if t in keys("channel_rules")), None)
+    if known is None:
+        is_wrapper = isinstance(operation, keras.layers.Wrapper)
+        return f" around {operation.layer.name!r}" if is_wrapper else None
+    other = _defined_anew(kind, known)
+    if other:
+        names = ", ".join(map(repr, other))
+        return f", which defines {names} in another way than {known.__name__}"
+    kernels = other_kernels(operation)
+    return kernels and f" with {kernels}: shrink first"
 
 
-def _has_other_kernels(operation):
-    """Tells whether `kernel` is no variable: in int8, or with LoRA's matrices."""
-    parts = getattr(operation, "_flatten_layers", list)()
-    return any(
-        getattr(part, "lora_enabled", False) or getattr(part, "quantization_mode", None)
-        for part in parts
+# What may differ in a subclass without a change of what it computes.
+_HARMLESS = """
+    __annotations__ __dict__ __doc__ __firstlineno__ __init__ __module__ __qualname__
+    __static_attributes__ __weakref__ compute_output_shape compute_output_spec
+    from_config get_config
+"""
+
+
+def _defined_anew(kind, known):
+    """Lists what a subclass defines and the known class does, too."""
+    own = kind.__mro__[: kind.__mro__.index(known)]
+    names = {name for base in own for name in vars(base)} - {*_HARMLESS.split()}
+    return sorted(
+        name
+        for name in names
+        if hasattr(known, name)
+        and inspect.getattr_static(kind, name)
+        is not inspect.getattr_static(known, name)
     )
 
 
-def _code(kind, name):
-    return getattr(kind, name, None)
+def other_kernels(operation):
+    """Returns what a layer has in the place of kernels of its own, or `None`.
+
+    In int8, or with LoRA's matrices, `kernel` is no variable.
+    """
+    for part in getattr(operation, "_flatten_layers", list)():
+        if getattr(part, "lora_enabled", False):
+            return "matrices of LoRA beside its kernel"
+        mode = getattr(part, "quantization_mode", None)
+        if mode:
+            return f"a kernel that is quantized ({mode})"
+    return None

@@ -99,6 +99,8 @@ class CombiningRule(ChannelRule):
             return None
         rank = len(tracer.shape())
         is_layer = isinstance(operation, layers.Layer)
+        if not is_layer:
+            keep_what_needs_numbers(inputs, operation, tracer)
         # Merging layers add what is missing behind the batch, operations in front.
         values = [of_rank(_as_value(one), rank, int(is_layer)) for one in operands]
         may_slice = [] if is_layer else _constants(operands)
@@ -169,10 +171,40 @@ def is_zero_at_zero(operation, tracer):
         operation: Its operation.
         tracer: `Tracer`.
     """
+    return not np.any(_at(ops.zeros, operation, tracer))
+
+
+def keep_what_needs_numbers(inputs, operation, tracer):
+    """Fixes channels that an operation divides by, or takes the logarithm of.
+
+    Where they are zero it would give no number.
+
+    Args:
+        inputs: List of `Value`, the tensors that go in.
+        operation: That of the present call.
+        tracer: `Tracer`.
+    """
+    vanishing = [bool(value.maps) and value.silent for value in inputs]
+    are_floats = all("float" in x.dtype for x in tracer.call.node.input_tensors)
+    if not any(vanishing) or not are_floats:
+        return
+    makers = iter([ops.zeros if one else ops.ones for one in vanishing])
+    found = _at(
+        lambda *args, **kwargs: next(makers)(*args, **kwargs), operation, tracer
+    )
+    if not np.isfinite(found).all():
+        for value, vanishes in zip(inputs, vanishing, strict=True):
+            if vanishes:
+                text = "what it computes of them is no number where they are zero"
+                tracer.fix(value.ids(), "mixed", text)
+
+
+def _at(make, operation, tracer):
+    """Returns what the present call gives for small tensors of its inputs' types."""
     tensors = tracer.call.node.input_tensors
-    zeros = [ops.zeros((1,) * len(x.shape), dtype=x.dtype) for x in tensors]
-    args, kwargs = tracer.call.arguments(zeros)
-    return not np.any(ops.convert_to_numpy(operation.call(*args, **kwargs)))
+    small = [make((1,) * len(x.shape), dtype=x.dtype) for x in tensors]
+    args, kwargs = tracer.call.arguments(small)
+    return ops.convert_to_numpy(operation.call(*args, **kwargs))
 
 
 def _operands(operation, arguments):

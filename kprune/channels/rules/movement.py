@@ -145,7 +145,18 @@ for _kind in (
 ):
     register("channel_rules", _kind)(CarryingRule)
 
-register("channel_rules", operations.Squeeze)(MovementRule)
+
+@register("channel_rules", operations.Squeeze)
+class SqueezeRule(MovementRule):
+    """Leaves out axes of size 1."""
+
+    def stand_in(self, operation, narrowed):
+        """Names the axes, so that none goes that is of size 1 only now."""
+        args, kwargs = narrowed.arguments_of(operation)
+        (tensor,) = (*args, *kwargs.values())
+        axes = tuple(axis for axis, size in enumerate(tensor.shape) if size == 1)
+        axis = axes if operation.axis is None else operation.axis
+        return operations.Squeeze(axis, name=operation.name)
 
 
 @register("channel_rules", layers.Flatten)

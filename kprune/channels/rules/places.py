@@ -17,6 +17,34 @@ class PassingRule(ChannelRule):
         return inputs
 
 
+class DropoutRule(PassingRule):
+    """Drops elements, perhaps the same ones along some axes."""
+
+    def trace(self, layer, inputs, tracer):
+        """Returns what came in; ties all calls if the layer names sizes."""
+        if self._sizes(layer):
+            if layer is not tracer.call.operation:
+                text = "its dropout within another layer names their number"
+                tracer.fix(inputs[0].ids(), "partner", text)
+            tracer.same_at_all_calls(layer, inputs)
+        return inputs
+
+    def config(self, layer, narrowed):
+        """Changes the sizes that are named."""
+        if not self._sizes(layer):
+            return {}
+        shape = narrowed.output_of(layer)
+        return {
+            "noise_shape": tuple(
+                new if old in self._sizes(layer) else old
+                for old, new in zip(layer.noise_shape, shape, strict=True)
+            )
+        }
+
+    def _sizes(self, layer):
+        return {size for size in layer.noise_shape or () if size not in (None, 1)}
+
+
 class PlacesRule(ChannelRule):
     """Pools, pads or repeats places, for each channel alike."""
 
@@ -56,8 +84,6 @@ class MaskingRule(ChannelRule):
 
 for _kind in (
     layers.ActivityRegularization,
-    layers.AlphaDropout,
-    layers.Dropout,
     layers.GaussianDropout,
     layers.GaussianNoise,
     layers.Identity,
@@ -67,6 +93,9 @@ for _kind in (
     StochasticDepth,
 ):
     register("channel_rules", _kind)(PassingRule)
+
+for _kind in (layers.AlphaDropout, layers.Dropout):
+    register("channel_rules", _kind)(DropoutRule)
 
 for _kind in (
     layers.AdaptiveAveragePooling1D,

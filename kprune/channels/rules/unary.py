@@ -5,7 +5,11 @@ from keras.src.ops import core, math, nn
 from keras.src.ops import numpy as operations
 
 from kprune.channels.rules.base import ChannelRule
-from kprune.channels.rules.elementwise import is_zero_at_zero, types_of
+from kprune.channels.rules.elementwise import (
+    is_zero_at_zero,
+    keep_what_needs_numbers,
+    types_of,
+)
 from kprune.channels.value import Value
 from kprune.registry import register
 
@@ -19,6 +23,7 @@ class UnaryRule(ChannelRule):
         if len(inputs) != 1 or any(map(np.ndim, own)):
             return None  # bounds, say, that are arrays
         (value,) = inputs
+        keep_what_needs_numbers(inputs, operation, tracer)
         silent = value.silent and is_zero_at_zero(operation, tracer)
         return [Value(value.shape, value.maps, silent)]
 

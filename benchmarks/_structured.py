@@ -1,0 +1,136 @@
+"""The networks of `structured.py`, and how each is trained and narrowed."""
+
+import dataclasses
+
+import keras
+from keras import layers
+
+CLASSES = 10
+
+
+@dataclasses.dataclass(frozen=True)
+class Phase:
+    """Removal of channels, and the training thereafter.
+
+    Args:
+        epochs: Int.
+        learning_rate: Float at the beginning; it falls to 0 along a cosine.
+        macs: Int or float, what may be left of the multiply-adds, or which part of
+            them; `None` where nothing is removed.
+    """
+
+    epochs: int
+    learning_rate: float
+    macs: float = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Recipe:
+    """How one network is trained and narrowed.
+
+    Args:
+        data: String, what `kprune.datasets.load` knows.
+        held_out: Int, how many training images `--validate` tests on.
+        build: Function that returns the network, whose outputs are logits.
+        optimizer: Function of a learning rate or schedule.
+        first: `Phase`, the training of the whole network.
+        then: Tuple of `Phase`.
+        shrinking: Dict, the other arguments of `kprune.shrink`.
+        shift: Int, by how many pixels training images move at most.
+        mirrored: Bool, whether half of them are.
+        from_scratch: Bool, whether the widths that are left are trained afresh, too.
+        batch_size: Int.
+    """
+
+    data: str
+    held_out: int
+    build: callable
+    optimizer: callable
+    first: Phase
+    then: tuple
+    shrinking: dict
+    shift: int
+    mirrored: bool = False
+    from_scratch: bool = True
+    batch_size: int = 128
+
+    @property
+    def epochs(self):
+        """Int, of all phases together."""
+        return self.first.epochs + sum(phase.epochs for phase in self.then)
+
+
+def lenet_5_caffe():
+    return keras.Sequential(
+        [
+            keras.Input((28, 28, 1)),
+            layers.Conv2D(20, 5, activation="relu", name="conv1"),
+            layers.MaxPooling2D(name="pool1"),
+            layers.Conv2D(50, 5, activation="relu", name="conv2"),
+            layers.MaxPooling2D(name="pool2"),
+            layers.Flatten(name="features"),
+            layers.Dense(500, activation="relu", name="fc1"),
+            layers.Dense(CLASSES, name="fc2"),
+        ],
+        name="lenet_5_caffe",
+    )
+
+
+def resnet_8():
+    """Returns a narrow network that trains in minutes: the first step halves sides."""
+    inputs = keras.Input((32, 32, 3))
+    x = layers.ReLU()(_convolved(inputs, 8, strides=2))
+    for filters in (8, 16, 32):
+        strides = 1 if filters == 8 else 2
+        y = layers.ReLU()(_convolved(x, filters, strides))
+        y = _convolved(y, filters)
+        if strides == 2:
+            x = _convolved(x, filters, strides, size=1)
+        x = layers.ReLU()(layers.Add()([x, y]))
+    x = layers.GlobalAveragePooling2D()(x)
+    return keras.Model(inputs, layers.Dense(CLASSES)(x), name="resnet_8")
+
+
+def _convolved(x, filters, strides=1, size=3):
+    arguments = {"strides": strides, "padding": "same", "use_bias": False}
+    x = layers.Conv2D(filters, size, **arguments)(x)
+    return layers.BatchNormalization()(x)
+
+
+def _adam(rate):
+    return keras.optimizers.AdamW(rate, weight_decay=0.05)
+
+
+def _momentum(rate):
+    return keras.optimizers.SGD(rate, momentum=0.9, nesterov=True, weight_decay=5e-3)
+
+
+RECIPES = {
+    "lenet_5_caffe": Recipe(
+        data="mnist",
+        held_out=10_000,
+        build=lenet_5_caffe,
+        optimizer=_adam,
+        first=Phase(5, 2e-3),
+        then=(
+            Phase(1, 2e-3, 0.5),
+            Phase(1, 2e-3, 0.25),
+            Phase(1, 2e-3, 0.13),
+            Phase(8, 4e-3, 158_000),
+        ),
+        shrinking={"criterion": "l1", "scope": "layer_wise"},
+        shift=2,
+        from_scratch=False,
+    ),
+    "resnet_8": Recipe(
+        data="cifar10",
+        held_out=4_000,
+        build=resnet_8,
+        optimizer=_momentum,
+        first=Phase(16, 0.1),
+        then=(Phase(8, 0.1, 0.5),),
+        shrinking={"criterion": "l1", "scope": "layer_wise"},
+        shift=4,
+        mirrored=True,
+    ),
+}
