@@ -394,7 +394,7 @@ def test_what_patience_keeps_aside_is_no_matter_to_other_callbacks():
 
 
 @pytest.mark.filterwarnings("ignore:The run is too short", "ignore:Training ended")
-@pytest.mark.parametrize("fitted", [False, True])
+@pytest.mark.parametrize("fitted", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_a_tensorflow_checkpoint_holds_the_way_back(fitted, tmp_path):
     rollback = kprune.Rollback("val_accuracy", 0.05, patience=1)
     model, tell, _ = train([0.9, 0.9, 0.5], rollback, epochs=3)
@@ -415,8 +415,11 @@ def test_a_tensorflow_checkpoint_holds_the_way_back(fitted, tmp_path):
 @pytest.mark.filterwarnings("ignore:The run is too short", "ignore:Training ended")
 @pytest.mark.parametrize(
     "optimizer",
-    [keras.optimizers.SGD(0.5, momentum=0.9), keras.optimizers.Adafactor(0.5)],
-    ids=lambda optimizer: optimizer.name,
+    [
+        keras.optimizers.SGD(0.5, momentum=0.9),
+        pytest.param(keras.optimizers.Adafactor(0.5), marks=pytest.mark.slow),
+    ],
+    ids=["sgd", "adafactor"],
 )
 def test_an_optimizer_that_was_compiled_in_patience_begins_anew(optimizer):
     rollback = kprune.Rollback("val_accuracy", 0.05, patience=1)

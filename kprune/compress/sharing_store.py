@@ -13,7 +13,8 @@ import math
 import numpy as np
 import tensorflow as tf
 
-from kprune.mask_store import MaskedWeight, MaskStore
+from kprune.mask_store import MaskStore
+from kprune.masked_weight import MaskedWeight
 from kprune.pruned_model import PrunedModel, class_for, plain_class
 from kprune.registry import register
 from kprune.whole_model import stores

@@ -190,7 +190,9 @@ class Movement(Criterion):
     """Scores a weight by how far training has moved it away from zero.
 
     Made for fine-tuning a pretrained model, where large weights need not be those
-    that the new task uses.
+    that the new task uses. Movements are summed up while an optimizer trains, and are
+    saved with the model. Loading a file without them, such as earlier weights, leaves
+    those there are: prune a fresh model to begin anew.
 
     Example:
     >>> weight = np.array([2.0, -1.0], "float32")

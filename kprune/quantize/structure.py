@@ -5,7 +5,7 @@ import numpy as np
 from keras import ops
 
 from kprune.clock import applying_optimizer
-from kprune.mask_store import masked
+from kprune.masked_weight import masked
 from kprune.optimizer_slots import average_of
 
 _INT8_VALUES = 255  # of a symmetric range

@@ -8,7 +8,7 @@ from kprune import registry
 from kprune.calibration import Calibration
 from kprune.channels.numbers import NONE
 from kprune.layout import layout_of
-from kprune.mask_store import MaskedWeight
+from kprune.masked_weight import MaskedWeight
 from kprune.scopes.names import WeightName
 from kprune.shrinking.groups import call_names, is_kernel, made_axes, owners_of
 from kprune.weight_access import as_array
