@@ -20,7 +20,9 @@ class Clock:
 
     All layers that `kprune.prune` wraps in one model share one clock, and so they
     do after loading, since Keras restores shared objects within a file. Layers
-    wrapped by hand have one each, and Keras counts them all alike.
+    wrapped by hand have one each, and Keras counts them all alike. A training step of
+    your own in which two optimizers update pruned weights counts as two: give a
+    schedule twice the steps there, since the short form plans one a batch.
 
     Attributes:
         variable: Int64 Keras variable.

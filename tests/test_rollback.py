@@ -465,7 +465,7 @@ def test_a_first_epoch_that_is_bad_goes_back_to_the_beginning(capsys):
 def test_once_it_has_gone_back_it_says_no_more(capsys):
     rollback = kprune.Rollback("val_accuracy", 0.05)
 
-    train([0.9, 0.5, 0.5, 0.5], rollback, verbose=2)
+    train([0.9, 0.9, 0.5, 0.5], rollback, verbose=2)
 
     assert capsys.readouterr().out.count("which is raised no further") == 1
 
