@@ -450,6 +450,7 @@ def test_spliced_weights_come_back_with_what_they_have_learnt():
     entry = entries(model)[0]
     removed = ~entry.mask.numpy()
     entry.tracked_as("shadow").assign(np.where(removed, 9.0, 1.0))
+    entry.variable.assign(np.where(removed, 0.0, 1.0))
     kprune.set_clock(model, 5)
 
     pruner.step()

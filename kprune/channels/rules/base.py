@@ -114,8 +114,8 @@ def _obstacle(operation):
 # What may differ in a subclass without a change of what it computes.
 _HARMLESS = """
     __annotations__ __dict__ __doc__ __firstlineno__ __init__ __module__ __qualname__
-    __static_attributes__ __weakref__ compute_output_shape compute_output_spec
-    from_config get_config
+    __static_attributes__ __weakref__ build_from_config compute_output_shape
+    compute_output_spec from_config get_build_config get_config
 """
 
 
