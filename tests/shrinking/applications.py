@@ -12,7 +12,7 @@ import numpy as np
 from keras import applications, layers
 
 from kprune.layer_graph import read_graph
-from tests.shrinking.exactness import randomised
+from tests.channels.exactness import randomised
 
 # By row of the README's table, smaller models first.
 FAMILIES = {

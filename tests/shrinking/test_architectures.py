@@ -6,7 +6,7 @@ from keras import layers, ops
 
 from kprune.channels.tracing import trace
 from kprune.shrinking.removal import without
-from tests.shrinking.exactness import assert_exact, choose, randomised
+from tests.channels.exactness import assert_exact, choose, randomised
 
 
 def normalized_transformer():

@@ -11,9 +11,9 @@ from keras import layers, ops
 import kprune
 from kprune import ties, whole_model
 from kprune.shrinking import ShrinkError
+from tests.channels.exactness import outputs_of, random_inputs, randomised
+from tests.channels.random_graphs import Builder
 from tests.checks import assert_plain, pruned_at_once
-from tests.shrinking.exactness import outputs_of, random_inputs, randomised
-from tests.shrinking.random_graphs import Builder
 
 HALF = kprune.ConstantSchedule(0.5)
 IMAGE = (6, 6, 3)

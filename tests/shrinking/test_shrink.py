@@ -7,7 +7,7 @@ import kprune
 from kprune import registry
 from kprune.shrinking import ChannelRule, ShrinkError, shrink
 from kprune.weight_access import as_array
-from tests.shrinking.exactness import randomised
+from tests.channels.exactness import randomised
 
 
 def dense_model(activation="relu"):

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from kprune.channels.numbers import KINDS
 from kprune.channels.tracing import trace
 from kprune.shrinking.removal import without
-from tests.shrinking.exactness import assert_exact, choose, free_groups, randomised
-from tests.shrinking.random_graphs import Builder
+from tests.channels.exactness import assert_exact, choose, free_groups, randomised
+from tests.channels.random_graphs import Builder
 
 
 @pytest.fixture(autouse=True, scope="module")

@@ -9,14 +9,14 @@ from kprune.channels.rules import elementwise, reductions, unary
 from kprune.channels.tracing import trace
 from kprune.registry import keys
 from kprune.shrinking.removal import without
-from tests.shrinking.exactness import (
+from tests.channels.exactness import (
     assert_exact,
     choose,
     outputs_of,
     random_inputs,
     randomised,
 )
-from tests.shrinking.operation_rule_cases import CASES, dense, unary_operation
+from tests.channels.operation_rule_cases import CASES, dense, unary_operation
 
 TABLES = (elementwise.COMBINING, reductions.STATISTICS, reductions.SUMS, unary.UNARY)
 

@@ -10,7 +10,7 @@ from kprune.channels.rules import rule_of
 from kprune.channels.tracing import trace
 from kprune.registry import keys, lookup
 from kprune.shrinking.removal import without
-from tests.shrinking.exactness import (
+from tests.channels.exactness import (
     assert_exact,
     choose,
     outputs_of,
@@ -18,7 +18,7 @@ from tests.shrinking.exactness import (
     randomised,
     zeroed,
 )
-from tests.shrinking.layer_rule_cases import (
+from tests.channels.layer_rule_cases import (
     CASES,
     KEEPING,
     STEPS,
