@@ -218,7 +218,7 @@ def trained(model, epochs=2, jit_compile=False, sparsity=0.5, last=6, **kwargs):
     model.compile("sgd", "mse", jit_compile=jit_compile, run_eagerly=not jit_compile)
     generator = np.random.default_rng(0)
     x = generator.uniform(0, 5, size=(24, *model.input_shape[1:]))
-    y = generator.normal(size=(24, *model.output_shape[1:]))
+    y = generator.normal(size=np.shape(model(x)))
     schedule = kprune.LinearSchedule(sparsity, 0, last, frequency=2)
     if kwargs.pop("with_data", False):
         kwargs["calibration_data"] = (x, y)
