@@ -1,11 +1,8 @@
 """Which output channels of kernels go together, and what else has to go with them."""
 
-import keras
 import numpy as np
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 
-from kprune.channels.numbers import NONE
+from kprune.channels.numbers import NONE, connected
 from kprune.channels.tracing import trace
 from kprune.channels.value import Value, compressed
 from kprune.granularity import Tie
@@ -23,6 +20,7 @@ class Coupling:
         model: A built Functional or Sequential model, pruned or not.
 
     Example:
+    >>> import keras
     >>> layers = [keras.layers.Dense(n, name=f"dense_{n}") for n in (4, 3)]
     >>> model = keras.Sequential([keras.Input((2,)), *layers])
     >>> kernel = layers[0].kernel
@@ -39,32 +37,18 @@ class Coupling:
         self._groups = self._tracing.channels.groups()
         self._number = int(self._groups.max()) + 1
         self._reasons = self._tracing.channels.reasons()
-        self._names = {
-            id(call.operation): call.name
-            for call in reversed(self._tracing.graph.calls)
-        }
-        self._owners = dict(self._owned())
         self._origins = list(self._made_first())
         self._together = list(self._found_together())
         self._places = {}
         self._ties = None, {}
-
-    def _owned(self):
-        """Yields the id of each variable that layers train, with the layer."""
-        for call in self._tracing.graph.calls:
-            if isinstance(call.operation, keras.Layer):
-                for part in call.operation._flatten_layers():
-                    for variable in part._trainable_variables:
-                        yield id(variable), part
 
     def _made_first(self):
         """Yields weights with the groups of channels that none before them makes."""
         seen = np.zeros(len(self._groups), bool)
         seen[NONE] = True
         for weight in self._tracing.weights.values():
-            made = {axis % len(weight.value.shape) for axis in weight.makes}
             for ids in weight.value.maps:
-                if made.intersection(Value.axes(ids)) and not seen[ids].all():
+                if weight.made.intersection(Value.axes(ids)) and not seen[ids].all():
                     seen[ids] = True
                     yield weight, np.unique(self._groups[ids])
 
@@ -89,9 +73,9 @@ class Coupling:
 
     def _find_line(self, variable):
         weight = self._tracing.weights.get(id(variable))
-        owner = self._owners.get(id(variable))
-        if weight is None or owner is None:
+        if weight is None:
             return None
+        owner = self._tracing.owners[id(variable)]
         layout, shape = layout_of(owner, variable), weight.value.shape
         found = []
         for number, ids in enumerate(weight.value.maps):
@@ -137,7 +121,7 @@ class Coupling:
             for v in ranked
             if self._line(v) and not self.is_of_outputs(v)
         }
-        families, members = self._families(lines.values()), {}
+        families, members = connected(lines.values(), self._number), {}
         for line in lines.values():
             members.setdefault(families[line.max()], []).append(line)
         guards = self._guards(families, may_go)
@@ -162,16 +146,6 @@ class Coupling:
             any(reason.kind == "output" for reason in self._reasons.get(group, ()))
             for group in np.unique(place[1]).tolist()
         )
-
-    def _families(self, lines):
-        """Returns the number of the family of each group."""
-        lines = [line[line != NONE] for line in lines]
-        pairs = [np.stack([line[:-1], line[1:]]) for line in lines]
-        pairs = np.concatenate(pairs, 1) if pairs else np.zeros((2, 0), int)
-        links = coo_array(
-            (np.ones(pairs.shape[1], bool), pairs), shape=[self._number] * 2
-        )
-        return connected_components(links, directed=False)[1]
 
     def _guards(self, families, may_go):
         """Returns the groups of which some must stay, by family; see `Tie`."""
@@ -209,7 +183,7 @@ class Coupling:
             for weight, groups in self._origins
             if id(weight.variable) not in ids and np.isin(groups, line).any()
         )
-        name = self._names[id(partner.layer)]
+        name = self._tracing.names[id(partner.layer)]
         why = "not pruned" if partner.variable.trainable else "frozen"
         return f"its channels go together with those of {name!r}, which is {why}"
 
@@ -229,9 +203,14 @@ class Coupling:
         for key, weight in self._tracing.weights.items():
             maps = self._other_maps(weight, key in ranked)
             maps = [m for m in maps if may_go[self._groups[m]].any()]
-            if maps and key in self._owners:
+            if maps and self._is_learnt(weight.variable):
                 found[key] = np.broadcast_shapes(*(m.shape for m in maps))
         return found
+
+    def _is_learnt(self, variable):
+        """Tells whether a weight is one that gradients change, no statistic."""
+        owner = self._tracing.owners[id(variable)]
+        return any(variable is one for one in owner._trainable_variables)
 
     def _other_maps(self, weight, is_ranked):
         """Returns the maps of a weight without that by which it is ranked."""
@@ -251,7 +230,7 @@ class Coupling:
         for variable in ranked:
             place = self._line(variable)
             if place:
-                layout = layout_of(self._owners[id(variable)], variable)
+                layout = layout_of(self._tracing.owners[id(variable)], variable)
                 mask = layout.canonical(masks[id(variable)])
                 is_left = mask.any(tuple(range(mask.ndim - 1)))
                 gone[place[1]] = True

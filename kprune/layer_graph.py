@@ -60,6 +60,10 @@ class LayerGraph:
     inputs: tuple
     outputs: tuple
 
+    def first_calls(self):
+        """Returns a dict from the id of each operation to the first call of it."""
+        return {id(call.operation): call for call in reversed(self.calls)}
+
     def consumers(self):
         """Returns a dict from value to the list of calls that take it."""
         found = {value: [] for value in self.shapes}

@@ -101,12 +101,7 @@ class Channels:
         Its place 0 stands for no channel, in a group of its own with number 0.
         """
         if self._groups is None:
-            pairs = np.concatenate(self._ties, 1) if self._ties else np.zeros((2, 0))
-            pairs = pairs.astype(int)
-            links = coo_array(
-                (np.ones(pairs.shape[1], bool), pairs), shape=(self._count,) * 2
-            )
-            self._groups = connected_components(links, directed=False)[1]
+            self._groups = _components(self._ties, self._count)
         return self._groups
 
     def reasons(self):
@@ -118,3 +113,27 @@ class Channels:
                 if reason not in reasons:
                     reasons.append(reason)
         return found
+
+
+def connected(lines, number):
+    """Returns what hangs together, directly or through others.
+
+    Args:
+        lines: Sequence of int arrays: all in one line hang together, but for `NONE`.
+        number: Int. The entries of the lines are below it.
+
+    Returns:
+        Int array of that length: equal numbers for what hangs together.
+
+    Example:
+    >>> connected([np.array([1, 2]), np.array([2, NONE, 4])], 5).tolist()
+    [0, 1, 1, 2, 1]
+    """
+    lines = [line[line != NONE] for line in lines]
+    return _components([np.stack([line[:-1], line[1:]]) for line in lines], number)
+
+
+def _components(pairs, number):
+    pairs = np.concatenate([np.zeros((2, 0), int), *pairs], 1)
+    links = coo_array((np.ones(pairs.shape[1], bool), pairs), shape=(number, number))
+    return connected_components(links, directed=False)[1]

@@ -1,6 +1,7 @@
 """Follows channels through a model: which weights and tensors each of them reaches."""
 
 import dataclasses
+import functools
 
 import keras
 import numpy as np
@@ -28,6 +29,24 @@ class Tracing:
     values: dict
     weights: dict
 
+    @functools.cached_property
+    def names(self):
+        """Dict from the id of each operation to its name within the whole model."""
+        calls = self.graph.first_calls()
+        return {key: call.name for key, call in calls.items()}
+
+    @functools.cached_property
+    def owners(self):
+        """Dict from the id of each variable to the layer that owns it."""
+        operations = (call.operation for call in self.graph.first_calls().values())
+        return {
+            id(variable): part
+            for layer in operations
+            if isinstance(layer, keras.Layer)
+            for part in layer._flatten_layers()
+            for variable in (*part._trainable_variables, *part._non_trainable_variables)
+        }
+
 
 @dataclasses.dataclass(frozen=True)
 class Weight:
@@ -44,6 +63,11 @@ class Weight:
     layer: object
     value: Value
     makes: tuple
+
+    @property
+    def made(self):
+        """Set of ints, the axes of `makes` counted from the front."""
+        return {axis % len(self.value.shape) for axis in self.makes}
 
 
 def trace(model, exact=True):

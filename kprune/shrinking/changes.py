@@ -68,7 +68,7 @@ def layer_changes(tracing, removed):
     before, after = macs_of(tracing.graph), _macs(tracing, removed)
     for call, *pair in zip(tracing.graph.calls, before, after, strict=True):
         macs.setdefault(id(call.operation), []).append(pair)
-    calls = {id(call.operation): call for call in reversed(tracing.graph.calls)}
+    calls = tracing.graph.first_calls()
     return [
         LayerChange(
             calls[key].name,

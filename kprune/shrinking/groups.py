@@ -5,10 +5,8 @@ import dataclasses
 import keras
 import numpy as np
 from keras import layers
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 
-from kprune.channels.numbers import NONE, Reason
+from kprune.channels.numbers import NONE, Reason, connected
 from kprune.channels.value import compressed
 from kprune.layer_choice import Selection
 from kprune.layout import layout_of
@@ -76,7 +74,7 @@ def families_of(tracing):
     """
     groups, reasons = tracing.channels.groups(), tracing.channels.reasons()
     axes = list(_origins(tracing))
-    related = _related([axis.line for axis in axes], int(groups.max()) + 1)
+    related = connected([axis.line for axis in axes], int(groups.max()) + 1)
     by_family = {}
     for axis in axes:
         by_family.setdefault(related[axis.line.max()], []).append(axis)
@@ -110,28 +108,16 @@ def _origins(tracing):
 
 def made_axes(tracing):
     """Yields pairs of a `MadeAxis` and the channels that are made along it."""
-    groups, names = tracing.channels.groups(), call_names(tracing)
-    owners = owners_of(tracing)
+    groups = tracing.channels.groups()
     for weight in tracing.weights.values():
-        made, name = _made(weight), names[id(weight.layer)]
+        name = tracing.names[id(weight.layer)]
+        owner = tracing.owners[id(weight.variable)]
         for array in weight.value.maps:
             for axis, line in _lines(array, groups):
-                if axis in made:
-                    gates = _gates(owners[id(weight.variable)], weight.variable)
+                if axis in weight.made:
+                    gates = _gates(owner, weight.variable)
                     units = line[: len(line) // gates]
                     yield MadeAxis(name, weight, axis, line, units), np.unique(array)
-
-
-def owners_of(tracing):
-    """Returns the layer that owns each variable, by the variable's id."""
-    operations = {id(call.operation): call.operation for call in tracing.graph.calls}
-    return {
-        id(variable): part
-        for layer in operations.values()
-        if isinstance(layer, keras.Layer)
-        for part in layer._flatten_layers()
-        for variable in (*part._trainable_variables, *part._non_trainable_variables)
-    }
 
 
 def is_kernel(layer, variable):
@@ -170,19 +156,9 @@ def lines_of(weight, groups):
         Triples of an axis, the group of each of its places, an int array, and a bool,
         whether the weight makes them.
     """
-    made = _made(weight)
     for array in weight.value.maps:
         for axis, line in _lines(array, groups):
-            yield axis, line, axis in made
-
-
-def _made(weight):
-    return {axis % len(weight.value.shape) for axis in weight.makes}
-
-
-def call_names(tracing):
-    """Returns a dict from the id of each layer to its name within the whole model."""
-    return {id(call.operation): call.name for call in reversed(tracing.graph.calls)}
+            yield axis, line, axis in weight.made
 
 
 def _lines(array, groups):
@@ -194,18 +170,6 @@ def _lines(array, groups):
     elif not axes:  # one group along all of an axis
         own = [axis for axis, size in enumerate(array.shape) if size > 1] or [-1]
         yield own[-1], np.full(array.shape[own[-1]], changing.item())
-
-
-def _related(lines, number):
-    """Returns the number of the family of each group."""
-    pairs = [np.stack([line[:-1], line[1:]]) for line in _without_none(lines)]
-    pairs = np.concatenate(pairs, 1) if pairs else np.zeros((2, 0), int)
-    links = coo_array((np.ones(pairs.shape[1], bool), pairs), shape=(number, number))
-    return connected_components(links, directed=False)[1]
-
-
-def _without_none(lines):
-    return [line[line != NONE] for line in lines]
 
 
 def _guards(tracing, related, reasons):
@@ -253,8 +217,8 @@ def protect(model, tracing, only=None, skip=None):
     """
     Selection(only, skip).check(model)
     only, skip = Selection(only), Selection(skip=skip)
-    chains, names = _chains(model, ()), call_names(tracing)
-    owners = owners_of(tracing)  # a cell, perhaps, that has a name of its own
+    chains, names = _chains(model, ()), tracing.names
+    owners = tracing.owners  # a cell, perhaps, that has a name of its own
 
     def fix(ids, layer, argument):
         text = f"left out by `{argument}`"
@@ -268,7 +232,7 @@ def protect(model, tracing, only=None, skip=None):
             fix(_along(axis.weight.value, [axis.axis]), axis.weight.layer, "only")
     for weight in tracing.weights.values():
         if is_left_out(owners[id(weight.variable)], skip):
-            fix(_along(weight.value, _made(weight)), weight.layer, "skip")
+            fix(_along(weight.value, weight.made), weight.layer, "skip")
     for call in tracing.graph.calls:
         if isinstance(call.operation, keras.Layer) and is_left_out(
             call.operation, skip

@@ -10,7 +10,7 @@ from kprune.channels.numbers import NONE
 from kprune.layout import layout_of
 from kprune.masked_weight import MaskedWeight
 from kprune.scopes.names import WeightName
-from kprune.shrinking.groups import call_names, is_kernel, made_axes, owners_of
+from kprune.shrinking.groups import is_kernel, made_axes
 from kprune.weight_access import as_array
 
 
@@ -205,27 +205,26 @@ def _entries(tracing, by_scales):
     Returns:
         List of pairs of a `MaskedWeight` and a list of `MadeAxis`.
     """
-    owners = owners_of(tracing)
-    names, stuck = call_names(tracing), [NONE, *tracing.channels.reasons()]
+    stuck = [NONE, *tracing.channels.reasons()]
+    nothing_is_gone = keras.Variable(True, dtype="bool", trainable=False)
     found = {}
     for made, _ in made_axes(tracing):
         variable = made.weight.variable
-        owner = owners[id(variable)]
+        owner = tracing.owners[id(variable)]
         is_scored = _is_scale if by_scales else is_kernel
         if is_scored(owner, variable) and not np.isin(made.line, stuck).all():
-            found.setdefault(id(variable), (variable, owner, made, []))[-1].append(made)
-    return [
-        (_entry(variable, owner, names[id(made.weight.layer)]), axes)
-        for variable, owner, made, axes in found.values()
-    ]
+            if id(variable) not in found:
+                entry = _entry(variable, nothing_is_gone, owner, made.layer)
+                found[id(variable)] = entry, []
+            found[id(variable)][1].append(made)
+    return list(found.values())
 
 
 def _is_scale(owner, variable):
     return isinstance(owner, layers.BatchNormalization) and variable is owner.gamma
 
 
-def _entry(variable, owner, name):
+def _entry(variable, mask, owner, layer):
     path = variable.path.rpartition(f"{owner.name}/")[2]
-    nothing_is_gone = keras.Variable(True, dtype="bool", trainable=False)
-    name = WeightName(name, path)
-    return MaskedWeight(path, variable, nothing_is_gone, owner, name, None)
+    name = WeightName(layer, path)
+    return MaskedWeight(path, variable, mask, owner, name, None)

@@ -23,9 +23,7 @@ class Narrowed:
     def __init__(self, tracing, removed):
         self._tracing = tracing
         self._removed = removed
-        self._calls = {}
-        for call in tracing.graph.calls:
-            self._calls.setdefault(id(call.operation), call)
+        self._calls = tracing.graph.first_calls()
 
     def weight(self, variable):
         """Returns the shape that is left of a variable, a tuple of ints."""
@@ -37,8 +35,9 @@ class Narrowed:
     def array(self, variable, array):
         """Returns what is left of an array that lies beside a variable."""
         known = self._tracing.weights.get(id(variable))
-        for axis, kept in () if known is None else self._kept(known.value):
-            array = np.compress(kept, array, axis)
+        if known is not None:
+            for axis, kept in known.value.kept(self._removed).items():
+                array = np.compress(kept, array, axis)
         return array
 
     def output_of(self, operation, place=0):
@@ -52,9 +51,7 @@ class Narrowed:
         Returns:
             List of dicts from axis to a bool array, what is kept along it.
         """
-        numbers = self._calls[id(operation)].inputs
-        values = [self._tracing.values[number] for number in numbers]
-        return [value.kept(self._removed) for value in values]
+        return self._kept(self._calls[id(operation)].inputs)
 
     def outputs_of(self, operation):
         """Returns the values that an operation puts out, and what is left of them.
@@ -62,9 +59,7 @@ class Narrowed:
         Returns:
             List of dicts from axis to a bool array, what is kept along it.
         """
-        numbers = self._calls[id(operation)].outputs
-        values = [self._tracing.values[number] for number in numbers]
-        return [value.kept(self._removed) for value in values]
+        return self._kept(self._calls[id(operation)].outputs)
 
     def arguments_of(self, operation):
         """Returns the arguments of an operation's call, a tuple and a dict."""
@@ -78,8 +73,8 @@ class Narrowed:
             return tuple(tensor.shape)
         return self._tracing.values[numbers[0]].narrowed(self._removed)
 
-    def _kept(self, value):
-        return value.kept(self._removed).items()
+    def _kept(self, numbers):
+        return [self._tracing.values[n].kept(self._removed) for n in numbers]
 
 
 def without(model, tracing, removed):

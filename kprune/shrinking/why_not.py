@@ -69,8 +69,7 @@ def _number_stuck(family):
 
 def _unknown(tracing):
     """Yields layers with kernels of which no channel is known."""
-    calls = {id(call.operation): call for call in reversed(tracing.graph.calls)}
-    for call in reversed(calls.values()):
+    for call in reversed(tracing.graph.first_calls().values()):
         layer = call.operation
         if isinstance(layer, keras.Layer) and _has_unknown_kernels(layer, tracing):
             text = missing_rule(layer)

@@ -3,7 +3,7 @@
 import numpy as np
 
 from kprune.channels.numbers import NONE
-from kprune.shrinking.groups import is_kernel, lines_of, owners_of
+from kprune.shrinking.groups import is_kernel, lines_of
 from kprune.weight_access import as_array
 
 
@@ -28,11 +28,11 @@ class Zeros:
         self.made = np.ones(number, bool)
         self.unfelt = np.ones(number, bool)
         has_kernel = np.zeros(number, bool)
-        silent, owners = self._silent_inputs(), owners_of(tracing)
+        silent = self._silent_inputs()
         for weight in tracing.weights.values():
             quiet = silent.get(id(weight.layer), [])
             variable = weight.variable
-            has_sums = is_kernel(owners[id(variable)], variable)
+            has_sums = is_kernel(tracing.owners[id(variable)], variable)
             for axis, line, is_made in lines_of(weight, tracing.channels.groups()):
                 filled = line[_filled(as_array(variable), axis)]
                 if is_made:

@@ -5,7 +5,7 @@ from keras import layers
 
 import kprune
 from kprune.channels.tracing import trace
-from kprune.shrinking.groups import families_of, is_kernel, owners_of, protect
+from kprune.shrinking.groups import families_of, is_kernel, protect
 from kprune.shrinking.why_not import why_not
 
 
@@ -105,7 +105,7 @@ def test_kernels_are_told_from_biases_and_scales(layer, kernels):
     is_attention = isinstance(layer, layers.MultiHeadAttention)
     x = layer(inputs, inputs) if is_attention else layer(inputs)
     tracing = trace(keras.Model(inputs, layers.Dense(2)(layers.Flatten()(x))))
-    owners = owners_of(tracing)
+    owners = tracing.owners
 
     found = [v.name for v in layer.weights if is_kernel(owners[id(v)], v)]
 
