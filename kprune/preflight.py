@@ -40,7 +40,7 @@ def check_start(start):
         )
 
 
-def check_parts(model, criteria, scope, regrowth, highest):
+def check_parts(model, criteria, scope, regrowth, highest, among=None):
     """Refuses parts that have no meaning together, and what can't be reached.
 
     Args:
@@ -49,17 +49,18 @@ def check_parts(model, criteria, scope, regrowth, highest):
         scope: `Scope`.
         regrowth: `Regrowth` or `None`.
         highest: Float in [0, 1), the highest sparsity that will be asked for.
+        among: Collection of the mask stores that are looked at. Defaults to all.
 
     Raises:
         ValueError: With what does have a meaning, or what can be reached.
     """
-    trained = whole_model.trained_weights(model)
+    trained = whole_model.trained_weights(model, among)
     granularities = [store.granularity for store, _ in trained]
     for criterion in criteria:
         check_combination(criterion, granularities, scope)
     if regrowth is not None:
         regrowth.check(granularities)
-    contenders = contenders_of(model)
+    contenders = contenders_of(model, among)
     if contenders:
         scope.check(contenders, highest)
 
@@ -88,16 +89,17 @@ def check_return(model, schedule, regrowth):
         )
 
 
-def contenders_of(model):
+def contenders_of(model, among=None):
     """Lists what a scope will see of a model, without scores.
 
     Args:
         model: A pruned model.
+        among: Collection of the mask stores that are looked at. Defaults to all.
 
     Returns:
         List of `Contender`, one for the weights that are chosen together.
     """
-    trained = whole_model.trained_weights(model)
+    trained = whole_model.trained_weights(model, among)
     granularities = [store.granularity for store, _ in trained]
     ties = ties_of(model, granularities, [entry.variable for _, entry in trained])
     parts = [
@@ -174,8 +176,7 @@ def frozen(model):
     """Lists the names of the layers with masks that are frozen now."""
     layers = {
         entry.layer.name: None
-        for store in whole_model.stores(model)
-        for entry in store.entries
+        for entry in whole_model.masked_weights(model)
         if not entry.variable.trainable
     }
     return list(layers)

@@ -42,6 +42,8 @@ class Pruner:
             for a criterion that looks at gradients or activations. Defaults to none.
         regrowth: Name or object, how removed weights come back, such as
             `kprune.RigL(end_step=1000)`. Defaults to none: they don't.
+        among: Collection of the mask stores that it looks at, where parts of a model
+            have schedules of their own. Defaults to all.
 
     Attributes:
         held: Bool. Set it to `True` to have no more updates carried out.
@@ -74,6 +76,7 @@ class Pruner:
         origin=0,
         calibration_data=None,
         regrowth=None,
+        among=None,
     ):
         check_pruned(model)
         self.model = model
@@ -90,11 +93,12 @@ class Pruner:
         self.origin = origin
         self.held = False
         self.sparsity = 0.0
+        self._among = among
         self._check_parts()
         self._updaters = updaters(
-            model, self._criteria, self.scope, self.regrowth, calibration_data
+            model, self._criteria, self.scope, self.regrowth, calibration_data, among
         )
-        self._stores = whole_model.stores(model)
+        self._stores = whole_model.stores(model) if among is None else list(among)
         self._clocks = {store.clock for store in self._stores}
         self._brings_back = self.schedule.lowers or self.regrowth is not None
         self._prepare_training()
@@ -178,7 +182,7 @@ class Pruner:
         Returns:
             Float, the fraction of zeros in the weights that are being pruned.
         """
-        trained = whole_model.trained_weights(self.model)
+        trained = whole_model.trained_weights(self.model, self._among)
         self.sparsity = fraction_removed([as_array(e.mask) for _, e in trained])
         return self.sparsity
 
@@ -206,12 +210,13 @@ class Pruner:
             self.scope,
             self.regrowth,
             self._updaters[-1].calibration_data,
+            self._among,
         )
         self._prepare_training()
 
     def _check_parts(self):
         parts = (self._criteria, self.scope, self.regrowth)
-        check_parts(self.model, *parts, self.schedule.highest)
+        check_parts(self.model, *parts, self.schedule.highest, self._among)
         check_return(self.model, self.schedule, self.regrowth)
 
     def _updater(self, due):

@@ -2,7 +2,6 @@
 
 import numpy as np
 
-from kprune import whole_model
 from kprune.arguments import check_whole
 from kprune.memory import NOT_YET, tracked_with
 from kprune.optimizer_slots import made_anew, restart
@@ -10,6 +9,7 @@ from kprune.registry import register
 from kprune.regrowth import Regrowth
 from kprune.tracking import optimizers_of
 from kprune.weight_access import as_array
+from kprune.whole_model import held_weights
 
 
 @register("regrowths")
@@ -100,9 +100,8 @@ def _bring_back(model, tracked):
     for variable, early in zip(weights, taken, strict=True):
         if variable.trainable:
             variable.assign(early)
-    for store in whole_model.stores(model):
-        for entry in store.held:
-            entry.variable.assign(entry.held(entry.variable))
+    for entry in held_weights(model):
+        entry.variable.assign(entry.held(entry.variable))
     for optimizer in optimizers_of(model):
         restart(optimizer, int(as_array(tracked.get("early_step"))))
 

@@ -8,10 +8,10 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from kprune import whole_model
 from kprune.optimizer_slots import plain_optimizer
 from kprune.registry import keys, lookup, register
 from kprune.weight_access import as_array, write
+from kprune.whole_model import held_weights, masked_weights
 
 
 def follow(model, kinds):
@@ -29,7 +29,7 @@ def follow(model, kinds):
             it is not compiled with the optimizer whose gradients are wanted.
     """
     wanted = [kind for kind in kinds if kind in keys("trackers")]
-    entries = _entries(model)
+    entries = masked_weights(model)
     changed = [_let_go(model, entries, k) for k in keys("trackers") if k not in wanted]
     if wanted:
         _check(model, wanted)
@@ -48,7 +48,7 @@ def optimizers_of(model):
         List of Keras optimizers, without those that scale the loss around them.
     """
     found = [getattr(model, "optimizer", None)]
-    found += [entry.variable.constraint.optimizer for entry in _entries(model)]
+    found += [entry.variable.constraint.optimizer for entry in masked_weights(model)]
     plain = [plain_optimizer(optimizer) for optimizer in found if optimizer is not None]
     return list({id(optimizer): optimizer for optimizer in plain}.values())
 
@@ -66,10 +66,9 @@ def forget(model, optimizers):
     own = plain_optimizer(getattr(model, "optimizer", None))
     others = [plain_optimizer(o) for o in optimizers if plain_optimizer(o) is not own]
     ids = {id(optimizer) for optimizer in others}
-    for store in whole_model.stores(model):
-        for entry in store.held:
-            if id(plain_optimizer(entry.variable.constraint.optimizer)) in ids:
-                entry.variable.constraint.optimizer = None
+    for entry in held_weights(model):
+        if id(plain_optimizer(entry.variable.constraint.optimizer)) in ids:
+            entry.variable.constraint.optimizer = None
     for optimizer in others:
         _unwatch(optimizer)
     if others and getattr(model, "train_function", None) is not None:
@@ -85,14 +84,10 @@ def begin_anew(model, variables):
             to others.
     """
     ids = {id(variable) for variable in variables}
-    for entry in _entries(model):
+    for entry in masked_weights(model):
         for kind, beginning in _BEGINNINGS.items():
             if id(entry.tracked_as(kind)) in ids:
                 entry.tracked_as(kind).assign(beginning(entry))
-
-
-def _entries(model):
-    return [entry for store in whole_model.stores(model) for entry in store.entries]
 
 
 def _let_go(model, entries, kind):

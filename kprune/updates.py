@@ -12,7 +12,7 @@ from kprune.tracking import check_followed, optimizers_of
 from kprune.weight_access import as_array, write, write_masked
 
 
-def updaters(model, criteria, scope, regrowth, calibration_data):
+def updaters(model, criteria, scope, regrowth, calibration_data, among=None):
     """Returns an `Updater` for each criterion; all read the same calibration data.
 
     Args:
@@ -21,13 +21,14 @@ def updaters(model, criteria, scope, regrowth, calibration_data):
         scope: As for `Updater`.
         regrowth: As for `Updater`.
         calibration_data: As for `Updater`.
+        among: As for `Updater`. Defaults to all.
 
     Returns:
         List of `Updater`; the last one's `calibration_data` has been checked for all.
     """
     made, data = [], calibration_data
     for criterion in criteria:
-        made.append(Updater(model, criterion, scope, regrowth, data))
+        made.append(Updater(model, criterion, scope, regrowth, data, among))
         data = made[-1].calibration_data
     return made
 
@@ -42,6 +43,7 @@ class Updater:
         regrowth: `Regrowth` or `None`.
         calibration_data: What `kprune.calibration.CalibrationData` takes, or one, or
             `None`.
+        among: Collection of the `MaskStore` that are looked at. Defaults to all.
 
     Attributes:
         calibration_data: `CalibrationData` that has been checked. As given, if it is
@@ -51,11 +53,20 @@ class Updater:
         ValueError: If calibration data is missing.
     """
 
-    def __init__(self, model, criterion, scope, regrowth=None, calibration_data=None):
+    def __init__(
+        self,
+        model,
+        criterion,
+        scope,
+        regrowth=None,
+        calibration_data=None,
+        among=None,
+    ):
         self.model = model
         self.criterion = criterion
         self.scope = scope
         self.regrowth = regrowth
+        self._among = among
         self._requires = requires = getattr(criterion, "requires", ())
         self._calibration = Calibration(model, requires, calibration_data)
         self.calibration_data = self._calibration.data
@@ -66,7 +77,7 @@ class Updater:
 
     def trained(self):
         """Lists pairs of a store and an entry, for the weights that are trained."""
-        return whole_model.trained_weights(self.model)
+        return whole_model.trained_weights(self.model, self._among)
 
     def update(self, sparsity, step=0, *, regrows=False, reopens=False):
         """Carries out an update.

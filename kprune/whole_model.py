@@ -43,6 +43,19 @@ def masked_weights(model):
     return [entry for store in stores(model) for entry in store.entries]
 
 
+def held_weights(model):
+    """Lists all weights with zeros that are held, whatever the zeros come from.
+
+    Args:
+        model: A layer or model.
+
+    Returns:
+        List of `MaskedWeight`: the weights that have masks, and those that only lose
+        what belongs to channels removed elsewhere.
+    """
+    return [held for store in stores(model) for held in store.held]
+
+
 def followers(model):
     """Lists the weights that lose what belongs to channels removed elsewhere.
 
@@ -55,21 +68,24 @@ def followers(model):
     return [follower for store in stores(model) for follower in store.followers]
 
 
-def trained_weights(model):
+def trained_weights(model, among=None):
     """Lists the weights that are pruned and trained, in running order.
 
     Where models are subclassed, that is the order in which they hold their layers.
 
     Args:
         model: A pruned model.
+        among: Collection of the stores whose weights are listed. Defaults to all.
 
     Returns:
         List of pairs of a `MaskStore` and a `MaskedWeight`. The names of the weights
         begin with those of the nested models around them.
     """
+    wanted = None if among is None else {id(store) for store in among}
     return [
         (store, dataclasses.replace(entry, name=entry.name.within(models)))
         for store, models in _in_running_order(model, (), set())
+        if wanted is None or id(store) in wanted
         for entry in store.trained_entries()
     ]
 

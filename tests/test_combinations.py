@@ -117,8 +117,7 @@ class Bench:
         self.model.train_on_batch(self.x, self.y)
 
     def entries(self):
-        stores = whole_model.stores(self.model)
-        return [entry for store in stores for entry in store.entries]
+        return whole_model.masked_weights(self.model)
 
     def masks(self):
         return [entry.mask.numpy() for entry in self.entries()]

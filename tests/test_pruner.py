@@ -91,6 +91,21 @@ def test_a_pruner_in_the_place_of_another_ends_like_one(model):
     assert_equal_states(model, twin)
 
 
+def test_pruners_for_different_layers_go_by_schedules_of_their_own(model):
+    hidden, head = whole_model.stores(model)  # of 96 and 48 weights
+    first = kprune.Pruner(model, kprune.ConstantSchedule(0.75), among=[hidden])
+    second = kprune.Pruner(model, kprune.ConstantSchedule(0.5, 2), among=[head])
+    first.step()
+    second.step()
+
+    assert counts(model) == {"hidden": 72, "head": 0}
+    train(model, 2)
+    first.step()
+    second.step()
+    assert counts(model) == {"hidden": 72, "head": 24}
+    assert (first.sparsity, second.sparsity) == (0.75, 0.5)
+
+
 def test_an_origin_shifts_the_schedule(model):
     train(model, 5)
     pruner = kprune.Pruner(model, kprune.ConstantSchedule(0.75, 2), origin=5)
