@@ -238,6 +238,30 @@ class Own(layers.Dense):
         return super().call(super().call(inputs))
 
 
+class Doubled(layers.Conv1D):
+    """Applies its kernel twice, in a hook that its `call` calls."""
+
+    def convolution_op(self, inputs, kernel):
+        once = super().convolution_op(inputs, kernel)
+        return once + super().convolution_op(-inputs, kernel)
+
+
+class MixingCell(layers.LSTMCell):
+    """Multiplies its output by a part of its recurrent kernel once more."""
+
+    def _compute_carry_and_output_fused(self, z, c_tm1):
+        carry, output = super()._compute_carry_and_output_fused(z, c_tm1)
+        return carry, output @ self.recurrent_kernel[:, : self.units]
+
+
+class Normed(layers.Dense):
+    """Multiplies by a kernel that is computed from its weights."""
+
+    @property
+    def kernel(self):
+        return self._kernel @ ops.transpose(self._kernel) @ self._kernel
+
+
 class Same(layers.Dense):
     """Is a Dense of another name."""
 
@@ -258,6 +282,9 @@ def adapted(x):
 
 UNKNOWN = {
     "code of its own": Own(4),
+    "hook of its own": Doubled(4, 2),
+    "cell with a hook of its own": layers.RNN(MixingCell(3)),
+    "kernel of its own": Normed(4),
     "function": layers.Lambda(lambda x: x @ x, output_shape=(4, 4)),
     "loop": lambda x: ops.vectorized_map(lambda y: y @ y, x),
     "quantized": quantized,
@@ -282,8 +309,23 @@ def test_open_sizes_are_not_known_until_they_are_pooled():
     assert macs(model) == [None, 0, 4 * 2]
 
 
-def test_a_subclass_with_the_same_code_counts_like_its_base():
-    assert macs(around(Same(5), 4)) == [20]
+class Named(layers.Dense):
+    """Differs in its constructor, its config and what its code does not call."""
+
+    def __init__(self, units, label="none", **kwargs):
+        super().__init__(units, **kwargs)
+        self.label = label
+
+    def get_config(self):
+        return {**super().get_config(), "label": self.label}
+
+    def described(self):
+        return self.label
+
+
+@pytest.mark.parametrize("kind", [Same, Named])
+def test_a_subclass_with_the_same_code_counts_like_its_base(kind):
+    assert macs(around(kind(5), 4)) == [20]
 
 
 def test_a_pruned_layer_counts_like_the_layer_in_it():

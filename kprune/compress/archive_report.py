@@ -2,6 +2,8 @@
 
 import dataclasses
 
+from kprune.tables import laid_out
+
 # Parts in the order of the table, and what they are.
 PARTS = {
     "positions": "where the nonzeros are",
@@ -82,18 +84,15 @@ class ArchiveReport:
 
     def __str__(self):
         ratio = self.weight_bytes / self.bytes if self.bytes else 0.0
-        rows = [["part", "bytes", "bound", "what"]]
+        rows = []
         for part, what in PARTS.items():
             if self.parts.get(part):
                 bound = self.bounds.get(part)
                 bound = f"{bound:,.0f}" if bound else ""
-                rows.append([part, f"{self.parts[part]:,}", bound, what])
-        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+                rows.append((part, f"{self.parts[part]:,}", bound, what))
         lines = [
             f"{self.model}: {self.weights:,} weights of {self.weight_bytes:,} bytes in "
-            f"{self.bytes:,} bytes, {ratio:.1f}x"
+            f"{self.bytes:,} bytes, {ratio:.1f}x",
+            laid_out(("part", "bytes", "bound", "what"), rows, ("bytes", "bound")),
         ]
-        for part, size, bound, what in rows:
-            size, bound = size.rjust(widths[1]), bound.rjust(widths[2])
-            lines.append(f"{part.ljust(widths[0])}  {size}  {bound}  {what}")
         return "\n".join([*lines, *(f"note: {note}" for note in self.notes)])

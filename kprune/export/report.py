@@ -6,6 +6,8 @@ import tempfile
 import zipfile
 import zlib
 
+from kprune.tables import laid_out
+
 _CHUNK = 1 << 20
 
 
@@ -104,7 +106,7 @@ class ExportReport:
         lines = [
             f"{self.model}: {self.weights:,} weights, {self.nonzero_weights:,} nonzero "
             f"(sparsity {sparsity:.4f})",
-            *_table(self),
+            _table(self),
             *(f"note: {note}" for note in self.notes),
         ]
         for record in self.records:
@@ -136,18 +138,15 @@ def _table(report):
         for heading, field, form in _COLUMNS
         if any(getattr(record, field) is not None for record in report.records)
     ]
-    rows = [[heading for heading, *_ in columns]]
+    rows = []
     if report.accuracy is not None or report.latency_ms is not None:
         rows.append([_cell(report, field, form) for _, field, form in columns])
         rows[-1][0] = "Keras"
     rows += [
         [_cell(r, field, form) for _, field, form in columns] for r in report.records
     ]
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    for row in rows:
-        cells = [cell.ljust(w) for cell, w in zip(row[:2], widths, strict=False)]
-        cells += [n.rjust(w) for n, w in zip(row[2:], widths[2:], strict=True)]
-        yield "  ".join(cells).rstrip()
+    headings = [heading for heading, *_ in columns]
+    return laid_out(headings, rows, numbers=headings[2:])
 
 
 def _cell(record, field, form):

@@ -8,7 +8,8 @@ from keras import tree
 
 from kprune.delegation import DelegatingWrapper
 from kprune.prunable import has_no_prunable_weights
-from kprune.registry import keys, lookup
+from kprune.registry import lookup
+from kprune.variants import defined_anew, known_type, other_kernels
 
 
 @dataclasses.dataclass(frozen=True)
@@ -128,7 +129,7 @@ def work_of(operation, use):
 
     Say what a layer of your own does by a rule: a function of the layer and of a
     `Use` that returns a `Work`. It counts for subclasses of the type, too, as long as
-    these do not define `call` or `build` anew.
+    these define nothing anew but their constructor and config.
 
     Args:
         operation: The layer or `keras.Operation`. One that stands in the place of a
@@ -153,10 +154,10 @@ def work_of(operation, use):
     """
     while isinstance(operation, DelegatingWrapper):
         operation = operation.layer
-    rule = _rule_of(type(operation))
+    rule = _rule_of(operation)
     if rule is None:
         return Work() if _is_free(operation) else None
-    if any(map(_is_packed, _parts(operation))):
+    if other_kernels(operation) is not None:
         return None
     try:
         return rule(operation, use)
@@ -176,33 +177,17 @@ def known(operation, use):
     return work
 
 
-def _rule_of(kind):
-    rule = lookup("multiply_adds", kind)
-    if rule is None:
+def _rule_of(operation):
+    known = known_type("multiply_adds", operation)
+    if known is None or defined_anew(type(operation), known):
         return None
-    types = keys("multiply_adds")
-    base = next(one for one in kind.__mro__ if one in types)
-    same = all(_code(kind, name) is _code(base, name) for name in ("call", "build"))
-    return rule if same else None
-
-
-def _code(kind, name):
-    return getattr(kind, name, None)
-
-
-def _is_packed(part):
-    """Tells whether a kernel does not lie there as it is multiplied."""
-    is_quantized = getattr(part, "quantization_mode", None) is not None
-    return is_quantized or getattr(part, "lora_enabled", False)
-
-
-def _parts(operation):
-    is_layer = isinstance(operation, keras.Layer)
-    return operation._flatten_layers() if is_layer else [operation]
+    return lookup("multiply_adds", known)
 
 
 def _is_free(operation):
-    return all(map(_is_free_part, _parts(operation)))
+    is_layer = isinstance(operation, keras.Layer)
+    parts = operation._flatten_layers() if is_layer else [operation]
+    return all(map(_is_free_part, parts))
 
 
 def _is_free_part(part):

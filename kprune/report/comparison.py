@@ -2,10 +2,10 @@
 
 import dataclasses
 
-from kprune.shrinking.costs import LayerCost, ModelCosts, costs_of, in_digits, laid_out
+from kprune.shrinking.costs import NUMBERS, LayerCost, ModelCosts, costs_of, in_digits
+from kprune.tables import laid_out
 
-_NUMBERS = ("parameters", "macs", "activation_bytes")
-_TITLES = ("parameters", "multiply-adds", "activation bytes")
+_FIELDS = ("parameters", "macs", "activation_bytes")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,16 +47,16 @@ class CostComparison:
         return {
             "before": self.before.to_dict(),
             "after": self.after.to_dict(),
-            "left": {number: self.left(number) for number in _NUMBERS},
+            "left": {number: self.left(number) for number in _FIELDS},
         }
 
     def __str__(self):
         changed = [pair for pair in self.layers if pair[0] != pair[1]]
         rows = [[(a or b).name, *_arrows(a, b)] for a, b in changed]
         rows.append(["total", *_arrows(self.before, self.after)])
-        rows.append(["left", *(_percent(self.left(number)) for number in _NUMBERS)])
+        rows.append(["left", *(_percent(self.left(number)) for number in _FIELDS)])
         title = f"{self.before.model}, for one example: before -> after"
-        return f"{title}\n\n{laid_out(('layer', *_TITLES), rows)}"
+        return f"{title}\n\n{laid_out(('layer', *NUMBERS), rows, numbers=NUMBERS)}"
 
 
 def _by_name(costs):
@@ -68,14 +68,14 @@ def _by_name(costs):
 
 
 def _sum(one, other):
-    pairs = [(getattr(one, n), getattr(other, n)) for n in _NUMBERS]
+    pairs = [(getattr(one, n), getattr(other, n)) for n in _FIELDS]
     return LayerCost(one.name, *(None if None in p else sum(p) for p in pairs))
 
 
 def _arrows(before, after):
     """Returns each number before and after; a layer that is not there has none."""
     return [
-        f"{_shown(before, number)} -> {_shown(after, number)}" for number in _NUMBERS
+        f"{_shown(before, number)} -> {_shown(after, number)}" for number in _FIELDS
     ]
 
 
@@ -112,11 +112,11 @@ def compare(before, after, print_fn=print):
     >>> comparison = compare(model(8), model(4))
     net, for one example: before -> after
     <BLANKLINE>
-    layer    parameters   multiply-adds   activation bytes
-    hidden     40 -> 20        32 -> 16           32 -> 16
-    head       18 -> 10         16 -> 8             8 -> 8
-    total      58 -> 30        48 -> 24           40 -> 24
-    left          51.7%           50.0%              60.0%
+    layer   parameters  multiply-adds  activation bytes
+    hidden    40 -> 20       32 -> 16          32 -> 16
+    head      18 -> 10        16 -> 8            8 -> 8
+    total     58 -> 30       48 -> 24          40 -> 24
+    left         51.7%          50.0%             60.0%
     >>> comparison.left("macs")
     0.5
     """

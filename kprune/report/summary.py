@@ -1,7 +1,6 @@
 """What is pruned in a model, what is left dense for which reason, what it costs."""
 
 import dataclasses
-import io
 
 import keras
 import numpy as np
@@ -15,6 +14,7 @@ from kprune.layer_graph import layers_of_outputs
 from kprune.prunable import find_weights
 from kprune.quantize import left_in_float, wrappers
 from kprune.shrinking.costs import ModelCosts, costs_of, in_digits, macs_by_weight
+from kprune.tables import laid_out
 from kprune.ties import kept_whole
 from kprune.weight_access import as_array
 
@@ -111,37 +111,25 @@ class PruningSummary:
         }
 
     def __str__(self):
-        from rich.console import Console
-        from rich.table import Table
-
         title = f"{self.model}: {self.nonzero:,} of {self.size:,} weights are not zero"
         if self.step is not None:
             title += f"; pruned part {self.sparsity:.2%} zeros, at step {self.step}"
-        table = Table(box=None)
-        for column in ("layer", "weight", "shape"):
-            table.add_column(column, no_wrap=True)
-        for column in ("zeros", "bits", "multiply-adds"):
-            table.add_column(column, justify="right", no_wrap=True)
-        table.add_column("left dense because")
-        for w in self.weights:
-            shape = " x ".join(map(str, w.shape))
-            bits = "" if w.bits is None else str(w.bits)
-            macs = "" if w.macs == 0 else in_digits(w.macs)
-            zeros = f"{w.sparsity:.2%}"
-            table.add_row(w.layer, w.weight, shape, zeros, bits, macs, w.reason)
-        text = io.StringIO()
-        Console(
-            file=text,
-            width=120,
-            force_jupyter=False,
-            force_terminal=False,
-            no_color=True,
-        ).print(table)
-        lines = [title, self.costs.headline, "", *text.getvalue().splitlines()]
+        numbers = ("zeros", "bits", "multiply-adds")
+        columns = ("layer", "weight", "shape", *numbers, "left dense because")
+        table = laid_out(columns, map(_row, self.weights), numbers)
+        lines = [title, self.costs.headline, "", table]
         if self.in_float:
             lines += ["", "in float:"]
             lines += [f"  {layer}: {reason}" for layer, reason in self.in_float.items()]
-        return "\n".join(line.rstrip() for line in lines)
+        return "\n".join(lines)
+
+
+def _row(record):
+    shape = " x ".join(map(str, record.shape))
+    bits = "" if record.bits is None else str(record.bits)
+    macs = "" if record.macs == 0 else in_digits(record.macs)
+    zeros = f"{record.sparsity:.2%}"
+    return record.layer, record.weight, shape, zeros, bits, macs, record.reason
 
 
 def summary(model, print_fn=print):
@@ -205,11 +193,10 @@ class _Held:
 def _held(model):
     """Returns a `_Held` by the id of each variable that has masks or is rounded."""
     found = {}
-    for store in whole_model.stores(model):
-        for entry in store.entries:
-            is_shared = isinstance(entry, SharedWeight)
-            bits = (entry.size - 2).bit_length() if is_shared else None
-            found[id(entry.variable)] = _Held(True, bits)
+    for entry in whole_model.masked_weights(model):
+        is_shared = isinstance(entry, SharedWeight)
+        bits = (entry.size - 2).bit_length() if is_shared else None
+        found[id(entry.variable)] = _Held(True, bits)
     for wrapper in wrappers(model):
         if wrapper.kernel_variable is not None:
             key = id(wrapper.kernel_variable)

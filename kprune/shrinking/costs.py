@@ -11,6 +11,7 @@ from kprune.delegation import DelegatingWrapper
 from kprune.inspection import check_built, check_keras_model, own_weights
 from kprune.layer_graph import read_graph
 from kprune.multiply_adds import shapes_of_one, works
+from kprune.tables import laid_out
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,9 +85,7 @@ class ModelCosts:
     @property
     def headline(self):
         """String, the totals in one line."""
-        macs = f"{self.known_macs:,} multiply-adds"
-        if self.uncounted:
-            macs = f"at least {macs} (not known: {', '.join(self.uncounted)})"
+        macs = in_words(f"{self.known_macs:,}", self.uncounted)
         size = in_digits(self.activation_bytes)
         return (
             f"{self.parameters:,} parameters; for one example {macs} and {size} bytes "
@@ -98,10 +97,11 @@ class ModelCosts:
             (c.name, *map(in_digits, (c.parameters, c.macs, c.activation_bytes)))
             for c in self.layers
         ]
-        return f"{self.model}: {self.headline}\n\n{laid_out(_COLUMNS, rows)}"
+        table = laid_out(("layer", *NUMBERS), rows, numbers=NUMBERS)
+        return f"{self.model}: {self.headline}\n\n{table}"
 
 
-_COLUMNS = ("layer", "parameters", "multiply-adds", "activation bytes")
+NUMBERS = ("parameters", "multiply-adds", "activation bytes")
 
 
 def in_digits(number):
@@ -109,22 +109,19 @@ def in_digits(number):
     return "?" if number is None else f"{number:,}"
 
 
-def laid_out(columns, rows):
-    """Lays out rows, names on the left and the other columns on the right.
+def in_words(number, uncounted):
+    """Says how many multiply-adds there are, or what of them is known.
 
     Args:
-        columns: Sequence of strings, the titles.
-        rows: Sequence of sequences of strings.
+        number: String, those that are known.
+        uncounted: Sequence of strings, names of what has others.
 
-    Returns:
-        String of several lines.
+    Example:
+    >>> in_words("64", []), in_words("64", ["own"])
+    ('64 multiply-adds', 'at least 64 multiply-adds (not known: own)')
     """
-    cells = [columns, *rows]
-    first, *others = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    return "\n".join(
-        "   ".join([name.ljust(first), *map(str.rjust, numbers, others)]).rstrip()
-        for name, *numbers in cells
-    )
+    macs = f"{number} multiply-adds"
+    return f"at least {macs} (not known: {', '.join(uncounted)})" if uncounted else macs
 
 
 def costs_of(model):
@@ -156,9 +153,9 @@ def costs_of(model):
     >>> print(costs_of(keras.Sequential(body, name="tiny")))
     tiny: 16 parameters; for one example 60 multiply-adds and 160 bytes of activations
     <BLANKLINE>
-    layer   parameters   multiply-adds   activation bytes
-    dense           16              60                 80
-    relu             0               0                 80
+    layer  parameters  multiply-adds  activation bytes
+    dense          16             60                80
+    relu            0              0                80
     """
     check_keras_model(model)
     check_built(model)

@@ -1,7 +1,9 @@
 """What `shrink` has removed, and what it could not: records, printed as tables."""
 
 import dataclasses
-import io
+
+from kprune.shrinking.costs import in_words
+from kprune.tables import laid_out
 
 
 @dataclasses.dataclass(frozen=True)
@@ -114,24 +116,21 @@ class ShrinkReport:
             "uncounted": self.uncounted,
         }
 
-    def _known_macs(self):
-        macs = f"{_arrow(self.macs)} multiply-adds"
-        if not self.uncounted:
-            return macs
-        return f"at least {macs} (not known: {', '.join(self.uncounted)})"
-
     def __str__(self):
+        macs = in_words(_arrow(self.macs), self.uncounted)
+        numbers = ("channels", "parameters", "multiply-adds")
         lines = [
             f"{self.model}: {self.sparsity:.1%} of the channels that may go are gone",
-            f"{_arrow(self.parameters)} parameters, {self._known_macs()}",
+            f"{_arrow(self.parameters)} parameters, {macs}",
             f"largest difference from zeros in their places: {self.change:.1e}",
             "",
-            table(
-                ("layer", "channels", "parameters", "multiply-adds"),
+            laid_out(
+                ("layer", *numbers),
                 [
                     (r.layer, _widths(r), _arrow(r.parameters), _arrow(r.macs))
                     for r in self.layers
                 ],
+                numbers,
             ),
         ]
         if self.left:
@@ -152,17 +151,13 @@ def _widths(record):
 
 
 def _stuck_table(records):
-    return table(
+    return laid_out(
         ("layers", "channels", "stay", "because"),
         [
-            (
-                ", ".join(r.layers),
-                str(r.width),
-                str(r.stuck),
-                _reasons(r.reasons),
-            )
+            (", ".join(r.layers), str(r.width), str(r.stuck), _reasons(r.reasons))
             for r in records
         ],
+        numbers=("channels", "stay"),
     )
 
 
@@ -172,34 +167,3 @@ def _reasons(reasons):
     for reason in reasons:
         layers.setdefault(reason.text, []).append(reason.layer)
     return "; ".join(f"{', '.join(names)}: {text}" for text, names in layers.items())
-
-
-def table(columns, rows):
-    """Lays out rows of strings in columns.
-
-    Args:
-        columns: Sequence of strings, the titles.
-        rows: Sequence of sequences of strings.
-
-    Returns:
-        String of several lines.
-
-    Example:
-    >>> print(table(("layer", "channels"), [("stem", "8 -> 4")]))
-     layer  channels
-     stem   8 -> 4
-    """
-    from rich.console import Console
-    from rich.table import Table
-
-    result = Table(box=None)
-    for column in columns:
-        result.add_column(column)
-    for row in rows:
-        result.add_row(*row)
-    text = io.StringIO()
-    console = Console(
-        file=text, width=120, force_jupyter=False, force_terminal=False, no_color=True
-    )
-    console.print(result, markup=False)
-    return "\n".join(line.rstrip() for line in text.getvalue().splitlines())

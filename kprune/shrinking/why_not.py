@@ -3,13 +3,14 @@
 import keras
 
 from kprune.channels.numbers import Reason
-from kprune.channels.rules.base import missing_rule, other_kernels
+from kprune.channels.rules.base import missing_rule
 from kprune.channels.tracing import trace
 from kprune.delegation import DelegatingWrapper
 from kprune.prunable import find_weights
 from kprune.shrinking.groups import families_of, protect
 from kprune.shrinking.plain import check_model, without_masks
 from kprune.shrinking.report import Stuck, WhyNot
+from kprune.variants import other_kernels
 
 
 def why_not(model, *, only=None, skip=None, exact=True):

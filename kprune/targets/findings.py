@@ -1,7 +1,8 @@
 """What stands in the way of a target, and the tables that show it."""
 
 import dataclasses
-import io
+
+from kprune.tables import laid_out
 
 
 @dataclasses.dataclass(frozen=True)
@@ -20,7 +21,7 @@ class Finding:
 
 
 def table(title, columns, rows, notes=()):
-    """Lays out rows under a title, wrapped to 120 columns.
+    """Lays out rows under a title, and notes below them.
 
     Args:
         title: String, the first line.
@@ -34,29 +35,11 @@ def table(title, columns, rows, notes=()):
     Example:
     >>> print(table("two", ["name", "size"], [["a", "1"], ["b", "20"]]))
     two
-    name   size
-    a      1
-    b      20
+    name  size
+    a     1
+    b     20
     """
     lines = [title]
     if rows:
-        lines += _laid_out(columns, rows).splitlines()
-    lines += [f"note: {note}" for note in notes]
-    return "\n".join(line.rstrip() for line in lines)
-
-
-def _laid_out(columns, rows):
-    from rich import text
-    from rich.console import Console
-    from rich.table import Table
-
-    grid = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0))
-    for index, column in enumerate(columns):
-        grid.add_column(column, no_wrap=index == 0)
-    for row in rows:
-        grid.add_row(*map(text.Text, row))
-    out = io.StringIO()
-    Console(
-        file=out, width=120, force_jupyter=False, force_terminal=False, no_color=True
-    ).print(grid)
-    return out.getvalue()
+        lines.append(laid_out(columns, rows))
+    return "\n".join([*lines, *(f"note: {note}" for note in notes)])

@@ -1,10 +1,9 @@
 """`ChannelRule`: how channels pass through one type of layer or operation."""
 
-import inspect
-
 import keras
 
-from kprune.registry import keys, lookup
+from kprune.registry import lookup
+from kprune.variants import defined_anew, known_type, other_kernels
 
 
 class ChannelRule:
@@ -98,49 +97,13 @@ def missing_rule(operation):
 
 def _obstacle(operation):
     """Returns why no rule counts for a layer or operation, a string, or `None`."""
-    kind = type(operation)
-    known = next((t for t in kind.__mro__ if t in keys("channel_rules")), None)
+    known = known_type("channel_rules", operation)
     if known is None:
         is_wrapper = isinstance(operation, keras.layers.Wrapper)
         return f" around {operation.layer.name!r}" if is_wrapper else None
-    other = _defined_anew(kind, known)
+    other = defined_anew(type(operation), known)
     if other:
         names = ", ".join(map(repr, other))
         return f", which defines {names} in another way than {known.__name__}"
     kernels = other_kernels(operation)
     return kernels and f" with {kernels}: shrink first"
-
-
-# What may differ in a subclass without a change of what it computes.
-_HARMLESS = """
-    __annotations__ __dict__ __doc__ __firstlineno__ __init__ __module__ __qualname__
-    __static_attributes__ __weakref__ build_from_config compute_output_shape
-    compute_output_spec from_config get_build_config get_config
-"""
-
-
-def _defined_anew(kind, known):
-    """Lists what a subclass defines and the known class does, too."""
-    own = kind.__mro__[: kind.__mro__.index(known)]
-    names = {name for base in own for name in vars(base)} - {*_HARMLESS.split()}
-    return sorted(
-        name
-        for name in names
-        if hasattr(known, name)
-        and inspect.getattr_static(kind, name)
-        is not inspect.getattr_static(known, name)
-    )
-
-
-def other_kernels(operation):
-    """Returns what a layer has in the place of kernels of its own, or `None`.
-
-    In int8, or with LoRA's matrices, `kernel` is no variable.
-    """
-    for part in getattr(operation, "_flatten_layers", list)():
-        if getattr(part, "lora_enabled", False):
-            return "matrices of LoRA beside its kernel"
-        mode = getattr(part, "quantization_mode", None)
-        if mode:
-            return f"a kernel that is quantized ({mode})"
-    return None
