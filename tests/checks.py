@@ -1,10 +1,25 @@
 """What tests of models ask of them: what is masked, what they hold, what they share."""
 
+import contextlib
+
 import keras
 import numpy as np
 
 import kprune
 from kprune import whole_model
+
+
+@contextlib.contextmanager
+def computing_in(dtype):
+    """Lets new models compute in a type of number for a while."""
+    floatx, policy = keras.config.floatx(), keras.config.dtype_policy()
+    try:
+        keras.config.set_floatx(dtype)
+        keras.config.set_dtype_policy(dtype)
+        yield
+    finally:
+        keras.config.set_floatx(floatx)
+        keras.config.set_dtype_policy(policy)
 
 
 def zeros_of(size, sparsity):
@@ -21,7 +36,7 @@ def pruned_at_once(model, sparsity=0.5, **kwargs):
 
 def entries(model):
     """Lists all masked weights of a model."""
-    return [entry for store in whole_model.stores(model) for entry in store.entries]
+    return whole_model.masked_weights(model)
 
 
 def values(model):

@@ -130,18 +130,26 @@ def test_a_checkpoint_holds_no_more_than_is_followed(tmp_path):
     assert names and not any("shadow" in name for name in names)
 
 
-def test_a_step_of_the_users_that_was_traced_before_runs_on():
-    model, (x, y) = pruned(), data()
+def step_of_the_users(model):
+    """Returns a training step on the first batch of `data()`, not yet traced."""
+    x, y = (array[:BATCH] for array in data())
     optimizer = model.optimizer
-    follow(model, ["shadow"])
 
     @tf.function
     def step():
         with tf.GradientTape() as tape:
-            loss = tf.reduce_mean((model(x[:BATCH]) - y[:BATCH]) ** 2)
+            loss = tf.reduce_mean((model(x) - y) ** 2)
         optimizer.apply(
             tape.gradient(loss, model.trainable_variables), model.trainable_variables
         )
+
+    return step
+
+
+def test_a_step_of_the_users_that_was_traced_before_runs_on():
+    model = pruned()
+    follow(model, ["shadow"])
+    step = step_of_the_users(model)
 
     step()
     before = model.get_weights()
@@ -247,17 +255,8 @@ def test_weights_that_were_loaded_without_shadows_begin_new_ones(tmp_path):
 
 
 def test_a_step_of_the_users_that_leaves_out_what_is_followed_is_found_out():
-    model, (x, y) = pruned(), data()
-    optimizer = model.optimizer
-
-    @tf.function
-    def step():
-        with tf.GradientTape() as tape:
-            loss = tf.reduce_mean((model(x[:BATCH]) - y[:BATCH]) ** 2)
-        optimizer.apply(
-            tape.gradient(loss, model.trainable_variables), model.trainable_variables
-        )
-
+    model = pruned()
+    step = step_of_the_users(model)
     step()
     surgery = kprune.DynamicNetworkSurgery(frequency=2, end_step=10)
     late = kprune.Pruner(model, HALF, regrowth=surgery)

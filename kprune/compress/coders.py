@@ -65,7 +65,7 @@ class Coder(Configurable):
         Returns:
             Bytes, with everything that `decode` needs besides its arguments.
         """
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__} defines no `encode`.")
 
     def decode(self, data, count, alphabet):
         """Decodes a stream.
@@ -81,7 +81,7 @@ class Coder(Configurable):
         Raises:
             ArchiveError: If `data` is no such stream.
         """
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__} defines no `decode`.")
 
     def table_bytes(self, symbols, alphabet):
         """Returns how many of the bytes that `encode` gives describe the code."""

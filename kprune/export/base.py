@@ -111,7 +111,7 @@ class Format(Configurable):
         Raises:
             ExportError: If the model cannot be written in this format.
         """
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__} defines no `write`.")
 
     def load(self, path):
         """Loads the file in its own runtime.
@@ -124,7 +124,7 @@ class Format(Configurable):
             arrays by output name, and the batch size that it is bound to
             (`None` if it takes any).
         """
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__} defines no `load`.")
 
     def check(self, forward):
         """Looks at the options before anything is written.

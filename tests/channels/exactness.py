@@ -7,6 +7,7 @@ import numpy as np
 
 from kprune.channels.tracing import trace
 from kprune.shrinking.removal import without
+from tests.checks import assert_equal
 
 TOLERANCE = 1e-5  # of the largest output
 
@@ -158,3 +159,12 @@ def assert_exact(model, small, tracing, removed, inputs=None, tolerance=TOLERANC
         largest = np.abs(theirs).max()
         assert largest > 0, "The outputs are zero: they can't tell what is right."
         np.testing.assert_allclose(ours, theirs, rtol=0, atol=tolerance * largest)
+
+
+def assert_saved(model, folder):
+    """Checks that a model answers alike from a file, and returns the loaded one."""
+    model.save(folder / "model.keras")
+    loaded = keras.saving.load_model(folder / "model.keras")
+    inputs = random_inputs(model)
+    assert_equal(outputs_of(loaded, inputs), outputs_of(model, inputs))
+    return loaded

@@ -6,14 +6,15 @@ import pytest
 from keras import layers, ops
 
 from kprune.channels.rules import elementwise, reductions, unary
+from kprune.channels.rules.blocks import BlocksRule
+from kprune.channels.rules.products import ContractionRule
 from kprune.channels.tracing import trace
 from kprune.registry import keys
 from kprune.shrinking.removal import without
 from tests.channels.exactness import (
     assert_exact,
+    assert_saved,
     choose,
-    outputs_of,
-    random_inputs,
     randomised,
 )
 from tests.channels.operation_rule_cases import CASES, dense, unary_operation
@@ -72,14 +73,8 @@ SAVED = {
 def test_what_stands_in_for_an_operation_is_saved_and_narrowed_again(case, tmp_path):
     _, small = halved(model_of(case))
 
-    small.save(tmp_path / "small.keras")
-    loaded = keras.saving.load_model(tmp_path / "small.keras")
+    loaded = assert_saved(small, tmp_path)
 
-    inputs = random_inputs(small)
-    for ours, theirs in zip(
-        outputs_of(loaded, inputs), outputs_of(small, inputs), strict=True
-    ):
-        np.testing.assert_array_equal(ours, theirs)
     halved(loaded)
 
 
@@ -157,3 +152,17 @@ def test_every_operation_with_a_rule_has_a_case():
     ours = {k for k in keys("channel_rules") if k.__module__.startswith("keras.")}
 
     assert {k for k in ours if not issubclass(k, layers.Layer)} - proven == set()
+
+
+@pytest.mark.parametrize(
+    ("base", "method", "arguments"),
+    [
+        (ContractionRule, "terms", (None, [2, 2])),
+        (BlocksRule, "moved", (np.arange(4), 4, None)),
+    ],
+)
+def test_the_base_class_names_a_rule_that_lacks_a_method(base, method, arguments):
+    half = type("Half", (base,), {})
+
+    with pytest.raises(NotImplementedError, match=f"Half defines no `{method}`"):
+        getattr(half(), method)(*arguments)

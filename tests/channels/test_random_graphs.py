@@ -1,6 +1,5 @@
 """Removal is exact for models that nobody thought of."""
 
-import keras
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -11,17 +10,14 @@ from kprune.channels.tracing import trace
 from kprune.shrinking.removal import without
 from tests.channels.exactness import assert_exact, choose, free_groups, randomised
 from tests.channels.random_graphs import Builder
+from tests.checks import computing_in
 
 
 @pytest.fixture(autouse=True, scope="module")
 def float64():
     """Lets rounding hide nothing: what is compared agrees to twelve places."""
-    before = keras.config.floatx()
-    keras.config.set_floatx("float64")
-    keras.config.set_dtype_policy("float64")
-    yield
-    keras.config.set_floatx(before)
-    keras.config.set_dtype_policy(before)
+    with computing_in("float64"):
+        yield
 
 
 def quick(examples):

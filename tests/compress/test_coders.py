@@ -7,6 +7,7 @@ from keras import saving
 from kprune import registry
 from kprune.compress import ArchiveError, entropy_bits, rans
 from kprune.compress import values as _values  # noqa: F401  (registers all coders)
+from kprune.compress.coders import Coder
 from tests.compress.streams_of import skewed
 
 CODERS = ["raw", "rans", "huffman", "range", "brotli"]
@@ -187,3 +188,14 @@ def test_a_long_stream_in_one_lane_is_refused_at_once():
 
     with pytest.raises(ArchiveError, match="2,000,000 symbols in one lane"):
         registry.get("coders", "rans").decode(data, 2_000_000, 16)
+
+
+@pytest.mark.parametrize(
+    ("method", "arguments"), [("encode", ([0, 1], 2)), ("decode", (b"", 2, 2))]
+)
+def test_the_base_class_names_a_coder_that_lacks_a_method(method, arguments):
+    class Half(Coder):
+        pass
+
+    with pytest.raises(NotImplementedError, match=f"Half defines no `{method}`"):
+        getattr(Half(), method)(*arguments)

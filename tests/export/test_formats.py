@@ -7,7 +7,7 @@ from keras import saving
 
 from kprune import registry
 from kprune.export import SavedModel, TFLite
-from kprune.export.base import quiet
+from kprune.export.base import Format, quiet
 from tests.processes import run_script
 
 
@@ -93,3 +93,14 @@ def test_importing_the_package_loads_no_interpreter():
     done = run_script(script)
 
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("method", "arguments"), [("write", (None, "path")), ("load", ("path",))]
+)
+def test_the_base_class_names_a_format_that_lacks_a_method(method, arguments):
+    class Half(Format):
+        pass
+
+    with pytest.raises(NotImplementedError, match=f"Half defines no `{method}`"):
+        getattr(Half(), method)(*arguments)

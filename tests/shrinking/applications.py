@@ -5,8 +5,6 @@ biases whatever the input, and a wrong removal is not seen. So each layer is set
 really arrives at it, in running order.
 """
 
-import contextlib
-
 import keras
 import numpy as np
 from keras import applications, layers
@@ -37,19 +35,6 @@ FAMILIES = {
 }
 _SIZES = {"InceptionResNetV2": 75, "InceptionV3": 75, "Xception": 71}  # the least
 _SIZES |= dict.fromkeys(FAMILIES["ConvNeXt"], 32)  # grouped convolutions take long
-
-
-@contextlib.contextmanager
-def computing_in(dtype):
-    """Lets new models compute in a type of number for a while."""
-    floatx, policy = keras.config.floatx(), keras.config.dtype_policy()
-    try:
-        keras.config.set_floatx(dtype)
-        keras.config.set_dtype_policy(dtype)
-        yield
-    finally:
-        keras.config.set_floatx(floatx)
-        keras.config.set_dtype_policy(policy)
 
 
 def build(name, size=None):

@@ -20,11 +20,11 @@ from kprune.shrinking.groups import families_of
 from kprune.shrinking.removal import without
 from kprune.shrinking.why_not import stuck_in
 from tests import make_applications_table
+from tests.checks import computing_in
 from tests.shrinking.applications import (
     FAMILIES,
     build,
     calibrate,
-    computing_in,
     images_for,
     zero,
 )

@@ -13,7 +13,7 @@ from kprune import ties, whole_model
 from kprune.shrinking import ShrinkError
 from tests.channels.exactness import outputs_of, random_inputs, randomised
 from tests.channels.random_graphs import Builder
-from tests.checks import assert_plain, pruned_at_once
+from tests.checks import assert_plain, computing_in, pruned_at_once
 
 HALF = kprune.ConstantSchedule(0.5)
 IMAGE = (6, 6, 3)
@@ -184,12 +184,8 @@ def test_removing_what_is_masked_changes_nothing(name):
 @pytest.fixture
 def float64():
     """Lets rounding hide nothing."""
-    before = keras.config.floatx()
-    keras.config.set_floatx("float64")
-    keras.config.set_dtype_policy("float64")
-    yield
-    keras.config.set_floatx(before)
-    keras.config.set_dtype_policy(before)
+    with computing_in("float64"):
+        yield
 
 
 @pytest.mark.parametrize(

@@ -48,7 +48,7 @@ class BlocksRule(ChannelRule):
             number: Int, how many places a block has.
             tracer: `Tracer`.
         """
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__} defines no `moved`.")
 
 
 @register("channel_rules", nn.SpaceToDepth)

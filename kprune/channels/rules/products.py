@@ -49,7 +49,7 @@ class ContractionRule(ChannelRule):
         Returns:
             List of strings or sequences of letters, or `None` if they can't be told.
         """
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__} defines no `terms`.")
 
     def vanishes(self, operation, values, meeting):
         """Tells whether a product is zero once some channels are."""
