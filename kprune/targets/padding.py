@@ -6,8 +6,8 @@ import keras
 from keras import layers
 
 from kprune import cloning, inspection
-from kprune.copier import Copier
 from kprune.layer_graph import nodes_of
+from kprune.rebuilding import Chain, rebuilt, unchanged
 from kprune.targets.plain import plain_model
 from kprune.targets.xnnpack_rules import is_convolution
 
@@ -55,96 +55,44 @@ def rewrite_padding(model, *, print_fn=print):
             f"rewrite_padding got {model.name!r}, which is pruned. Rewrite the plain "
             "model and prune that, or pass kprune.strip(model)."
         )
-    rewriting = _Rewriting(plain_model(model, "rewrite_padding"))
+    plain = plain_model(model, "rewrite_padding")
+    rewriting = _Rewriting(plain)
+    new = rebuilt(plain, rewriting.convert)
     for line in rewriting.changes if print_fn is not None else ():
         print_fn(line)
-    return rewriting.model
+    return new
 
 
 class _Rewriting:
-    """One run over a model: new layers, then their weights."""
+    """What one run over a model changes."""
 
     def __init__(self, model):
-        self._copier = Copier(model)
         self._taken = {layer.name for layer in model._flatten_layers()}
-        self._uses = collections.Counter(map(id, _operations(model, set())))
-        self._stand_ins, self._needs, self._one_sided = {}, {}, {}
-        self._copies, self.changes = [], []
-        self.model = self._rewritten(model)
-        for old, new in self._copies:
-            cloning.build_like(old, new)
-            cloning.copy_state(old, new)
-        cloning.copy_compilation(model, self.model)
+        self._one_sided = dict(_one_sided(_graphs(model).values()))
+        self.changes = []
 
-    def _rewritten(self, model):
-        self._find_one_sided(model)
-        if isinstance(model, keras.Sequential):
-            new = type(model)(name=model.name)
-            new.add(_same_input(model.inputs[0]))
-            for layer in model.layers:
-                for part in self._with_padding(layer):
-                    new.add(part)
-        else:
-            view = keras.Model(model.input, model.output)
-            clone = keras.models.clone_model(
-                view,
-                input_tensors=keras.tree.map_structure(_same_input, model.input),
-                clone_function=self._stand_in,
-                call_function=self._call,
-            )
-            new = type(model)(clone.input, clone.output, name=model.name)
-        if not model.trainable:
-            new.trainable = False
-        return new
-
-    def _stand_in(self, operation):
-        if id(operation) not in self._stand_ins:
-            if not isinstance(operation, keras.Layer):
-                new = type(operation).from_config(operation.get_config())
-            elif isinstance(operation, keras.Model) and cloning.is_graph(operation):
-                new = self._rewritten(operation)
-            else:
-                new = self._copier.copy(operation)
-                self._copies.append((operation, new))
-                self._change(operation, new)
-            self._stand_ins[id(operation)] = new
-        return self._stand_ins[id(operation)]
-
-    def _change(self, layer, new):
+    def convert(self, layer, parents, copier):
+        """Makes the stand-in of a layer, behind a new padding if it needs one."""
+        new, carry_over = unchanged(layer, parents, copier)
         if is_convolution(layer) and _is_lopsided(layer):
             new.padding = "valid"
-            zeros = tuple(k // 2 for k in layer.kernel_size)
-            self._needs[id(new)] = zeros, layer.name
-        elif id(layer) in self._one_sided:
+            return Chain([self._padding_before(layer), new]), carry_over
+        if id(layer) in self._one_sided:
             new.padding, consumer = self._one_sided[id(layer)]
             self.changes.append(
                 f"{layer.name}: padding {_sides(layer.padding)} in front of "
                 f"{consumer!r} is now {_sides(new.padding)}"
             )
+        return new, carry_over
 
-    def _with_padding(self, layer):
-        """Lists the stand-in of a layer, behind a new padding if it needs one."""
-        new = self._stand_in(layer)
-        return [*self._new_padding(new), new]
-
-    def _new_padding(self, new):
-        if id(new) not in self._needs:
-            return []
-        zeros, name = self._needs[id(new)]
-        pad = layers.ZeroPadding2D(zeros, name=self._free_name(f"{name}_pad"))
+    def _padding_before(self, layer):
+        zeros = tuple(k // 2 for k in layer.kernel_size)
+        pad = layers.ZeroPadding2D(zeros, name=self._free_name(f"{layer.name}_pad"))
         self.changes.append(
-            f"{name}: padding 'same' with stride 2 is now 'valid' behind "
+            f"{layer.name}: padding 'same' with stride 2 is now 'valid' behind "
             f"{pad.name!r}, {_count(zeros)} a side"
         )
-        return [pad]
-
-    def _call(self, new, *args, **kwargs):
-        for pad in self._new_padding(new):
-            if args:
-                args = (pad(args[0]), *args[1:])
-            else:
-                kwargs["inputs"] = pad(kwargs["inputs"])
-        return new(*args, **kwargs)
+        return pad
 
     def _free_name(self, name):
         candidate, number = name, 1
@@ -154,33 +102,44 @@ class _Rewriting:
         self._taken.add(candidate)
         return candidate
 
-    def _find_one_sided(self, model):
-        """Notes which `ZeroPadding2D` serve one strided convolution, and its needs."""
-        nodes = nodes_of(model)
-        consumers = collections.defaultdict(list)
-        for node in nodes:
-            for tensor in node.input_tensors:
-                consumers[id(tensor)].append(node.operation)
-        for tensor in keras.tree.flatten(model.outputs):
-            consumers[id(tensor)].append(model)
-        for node in nodes:
+
+def _graphs(model):
+    """Returns a model and those within it that are graphs, each once, by their ids."""
+    found = {id(model): model}
+    for node in nodes_of(model):
+        part = node.operation
+        is_new = isinstance(part, keras.Model) and id(part) not in found
+        if is_new and cloning.is_graph(part):
+            found |= _graphs(part)
+    return found
+
+
+def _one_sided(graphs):
+    """Yields the id of each `ZeroPadding2D` to change, with its padding and consumer.
+
+    It serves one strided convolution alone.
+    """
+    uses = collections.Counter(id(n.operation) for g in graphs for n in nodes_of(g))
+    for graph in graphs:
+        consumers = _consumers(graph)
+        for node in nodes_of(graph):
             layer, users = node.operation, consumers[id(node.output_tensors[0])]
-            is_used_once = len(users) == self._uses[id(layer)] == 1
+            is_used_once = len(users) == uses[id(layer)] == 1
             if isinstance(layer, layers.ZeroPadding2D) and is_used_once:
                 wanted = _equal_padding(node, users[0])
                 if wanted is not None:
-                    self._one_sided[id(layer)] = wanted, users[0].name
+                    yield id(layer), (wanted, users[0].name)
 
 
-def _operations(model, opened):
-    """Yields the operation of each node of a model, nested models opened once."""
-    for node in nodes_of(model):
-        operation = node.operation
-        yield operation
-        is_model = isinstance(operation, keras.Model) and cloning.is_graph(operation)
-        if is_model and id(operation) not in opened:
-            opened.add(id(operation))
-            yield from _operations(operation, opened)
+def _consumers(graph):
+    """Returns what reads each tensor, by its id; what is returned, the model reads."""
+    found = collections.defaultdict(list)
+    for node in nodes_of(graph):
+        for tensor in node.input_tensors:
+            found[id(tensor)].append(node.operation)
+    for tensor in keras.tree.flatten(graph.outputs):
+        found[id(tensor)].append(graph)
+    return found
 
 
 def _is_lopsided(layer):
@@ -220,11 +179,3 @@ def _sides(padding):
 
 def _count(zeros):
     return "1 zero" if set(zeros) == {1} else f"{' x '.join(map(str, zeros))} zeros"
-
-
-def _same_input(tensor):
-    return keras.Input(
-        batch_shape=tensor.shape,
-        dtype=tensor.dtype,
-        name=tensor._keras_history.operation.name,
-    )

@@ -252,3 +252,19 @@ def test_what_qualifies_is_left_alone():
     rewrite_padding(model, print_fn=lines.append)
 
     assert lines == []
+
+
+def test_a_convolution_that_is_called_twice_gets_one_padding():
+    layer = layers.Conv2D(4, 3, 2, "same", name="twice")
+    left, right = keras.Input((8, 8, 3)), keras.Input((8, 8, 3))
+    model = keras.Model([left, right], layers.Add()([layer(left), layer(right)]))
+    x, y = images(1, 8, 8, 3), images(1, 8, 8, 3, seed=1)
+    lines = []
+
+    new = rewrite_padding(model, print_fn=lines.append)
+
+    single = keras.Sequential([keras.Input((8, 8, 3)), layer])
+    reference = rewrite_padding(single, print_fn=None)
+    assert [line.split(":")[0] for line in lines] == ["twice"]
+    assert [each.name for each in new.layers if "pad" in each.name] == ["twice_pad"]
+    np.testing.assert_allclose(new([x, y]), reference(x) + reference(y), atol=1e-6)
