@@ -13,6 +13,7 @@ from tests.training_helpers import (
     BATCHES,
     Spy,
     assert_equal_states,
+    build_optimizer,
     counts,
     data,
     fit,
@@ -23,10 +24,23 @@ from tests.training_helpers import (
 DONE = {"hidden": 72, "head": 36}
 
 
-@pytest.fixture
-def model():
+@pytest.fixture(scope="module")
+def traced():
+    """A model whose training step is traced once, and what its variables begin with."""
     model = kprune.prune(network())
-    model.compile(keras.optimizers.Adam(0.01), "mse")
+    model.compile("sgd", "mse")
+    build_optimizer(model)
+    variables = [*model.variables, *model.optimizer.variables]
+    return model, [(variable, variable.numpy()) for variable in variables]
+
+
+@pytest.fixture
+def model(traced):
+    """A model as it was before any training."""
+    model, beginning = traced
+    for variable, value in beginning:
+        variable.assign(value)
+    assert len(model.variables) + len(model.optimizer.variables) == len(beginning)
     return model
 
 
@@ -167,7 +181,8 @@ def test_sparsity_is_in_the_event_file_of_tensorboard(model, tmp_path):
     assert logged == [(0, 0.75), (1, 0.75)]
 
 
-def test_other_logs_are_those_of_a_run_without_the_callback(model):
+def test_other_logs_are_those_of_a_run_without_the_callback():
+    model = kprune.prune(network())
     model.compile("sgd", "mse", metrics=["mae"])
     twin = kprune.prune(model)
 
@@ -258,9 +273,9 @@ def test_the_short_form_begins_where_its_first_fit_does(model, start, begin):
     assert counts(model) == DONE
 
 
-def test_the_short_form_counts_accumulated_steps(model):
-    optimizer = keras.optimizers.Adam(gradient_accumulation_steps=4)
-    model.compile(optimizer, "mse")
+def test_the_short_form_counts_accumulated_steps():
+    model = kprune.prune(network())
+    model.compile(keras.optimizers.Adam(gradient_accumulation_steps=4), "mse")
     pruning = kprune.PruningCallback(0.75)
 
     fit(model, pruning, epochs=4)  # 48 batches, 12 steps
@@ -542,6 +557,7 @@ def _flat_network():
 def _flat_fit(model, *callbacks, **kwargs):
     x = np.random.default_rng(0).normal(size=(80, 6)).astype("float32")
     options = {"batch_size": 8, "verbose": 0, "callbacks": list(callbacks), **kwargs}
+    build_optimizer(model)
     return model.fit(x, np.zeros((80, 16), "float32"), **options)
 
 

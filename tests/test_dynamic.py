@@ -1,5 +1,6 @@
 """Weights that come back: regrowth, surgery, cycles and rewinding, while training."""
 
+import functools
 import itertools
 
 import keras
@@ -11,6 +12,7 @@ import kprune
 from kprune import whole_model
 from kprune.optimizer_slots import slots_of
 from kprune.whole_model import clock_of
+from tests import training_helpers
 from tests.checks import entries
 from tests.training_helpers import (
     BATCH,
@@ -31,10 +33,7 @@ def pruned(optimizer=None, **options):
     return model
 
 
-def fit(model, *callbacks, epochs=2, **options):
-    x, y = data()
-    options = {"batch_size": BATCH, "shuffle": False, "verbose": 0, **options}
-    return model.fit(x, y, epochs=epochs, callbacks=list(callbacks), **options)
+fit = functools.partial(training_helpers.fit, shuffle=False)
 
 
 def calibration():
@@ -86,8 +85,11 @@ RISING = kprune.PolynomialSchedule(0.75, 3, end_step=11, frequency=4)
 @pytest.mark.parametrize("name", METHODS)
 def test_counts_are_exact_at_every_update_and_masks_move(name):
     model, watch = pruned(), Watch()
+    pruning = kprune.PruningCallback(RISING, **METHODS[name]())
 
-    fit(model, kprune.PruningCallback(RISING, **METHODS[name]()), watch)
+    # The optimizer has no variables yet, as in the first `fit` of a user's model.
+    options = {"epochs": 2, "shuffle": False, "verbose": 0}
+    model.fit(*data(), BATCH, callbacks=[pruning, watch], **options)
 
     def wanted(step):
         sparsity = RISING(RISING.last_due(step) or 0)

@@ -1,3 +1,4 @@
+import dataclasses
 from collections import Counter
 
 import keras
@@ -17,7 +18,7 @@ from tests.checks import (
     values,
     zeros_of,
 )
-from tests.layer_cases import CASES, find, normal
+from tests.layer_cases import CASES, LayerCase, find, normal
 from tests.processes import run_script
 from tests.training_helpers import build_optimizer
 
@@ -54,25 +55,18 @@ DENSE_TO_TFLITE = {
 }
 
 
-def every_kind(cases, slow=SIBLINGS):
-    """Gives a test the cases, of which some run with the slow tests."""
-    return pytest.mark.parametrize(
-        "case",
-        [
-            pytest.param(
-                case,
-                id=case.name,
-                marks=pytest.mark.slow if case.name in slow else (),
-            )
-            for case in cases
-        ],
-    )
+def some_slow(cases, slow=SIBLINGS):
+    """Lists the cases as parameters, some of them in the slow run."""
+    return [
+        pytest.param(c, id=c.name, marks=pytest.mark.slow if c.name in slow else ())
+        for c in cases
+    ]
 
 
-def train(model, case, epochs, callbacks=()):
-    """Trains four optimizer steps an epoch."""
-    x = case.inputs(32)
-    y = np.random.default_rng(0).normal(size=(32, 3)).astype("float32")
+def train(model, case, epochs, callbacks=(), steps=4):
+    """Trains some optimizer steps an epoch."""
+    x = case.inputs(8 * steps)
+    y = np.random.default_rng(0).normal(size=(8 * steps, 3)).astype("float32")
     if not model.compiled:
         model.compile(keras.optimizers.SGD(0.1, momentum=0.9), "mse")
     build_optimizer(model)
@@ -111,7 +105,7 @@ def test_layer_is_wrapped_and_predicts_the_same(case):
     assert_equal(values(model), before)
 
 
-@every_kind(CASES)
+@pytest.mark.parametrize("case", some_slow(CASES))
 def test_layer_trains_to_the_target_and_goes_on_after_loading(case, tmp_path):
     pruned = kprune.prune(case.build(), only=case.only)
     x = case.inputs(4)
@@ -135,46 +129,68 @@ def test_layer_trains_to_the_target_and_goes_on_after_loading(case, tmp_path):
     before = [np.array(entry.variable) for entry in entries(loaded)]
 
     loaded.run_eagerly = True  # tracing once more would take longer
-    train(loaded, case, epochs=1)
+    train(loaded, case, epochs=1, steps=2)
 
-    assert whole_model.clock_of(loaded) == 12
+    assert whole_model.clock_of(loaded) == 10
     assert_equal([np.array(entry.mask) for entry in entries(loaded)], masks)
     for entry, old in zip(entries(loaded), before, strict=True):
         assert_masked(entry)
         assert (np.array(entry.variable) != old).any(), entry.path
 
 
-@every_case
-def test_layer_strips_to_plain_keras(case):
-    model, x = case.build(), case.inputs(4)
+@dataclasses.dataclass
+class Stripped:
+    """The model of a case, pruned to the target, and stripped.
+
+    Attributes:
+        before: The values of the pruned model before it was stripped.
+    """
+
+    case: LayerCase
+    model: keras.Model
+    pruned: keras.Model
+    before: list
+    plain: keras.Model
+
+
+@pytest.fixture(scope="module")
+def stripped(request):
+    keras.utils.set_random_seed(0)
+    case = request.param
+    model = case.build()
     pruned = pruned_at_once(model, TARGET, only=case.only)
-    before = values(pruned)
+    return Stripped(case, model, pruned, values(pruned), kprune.strip(pruned))
 
-    stripped = kprune.strip(pruned)
 
-    assert_plain(stripped)
-    assert_equal(stripped(x), pruned(x))
-    assert_equal(values(pruned), before)
-    assert_shares_nothing(stripped, pruned)
-    assert [layer.name for layer in stripped.layers] == [x.name for x in model.layers]
-    assert Counter(map(type, stripped._flatten_layers())) == Counter(
+@pytest.mark.parametrize("stripped", some_slow(CASES, slow=()), indirect=True)
+def test_layer_strips_to_plain_keras(stripped):
+    case, model, pruned = stripped.case, stripped.model, stripped.pruned
+    plain, x = stripped.plain, case.inputs(4)
+
+    assert_plain(plain)
+    assert_equal(plain(x), pruned(x))
+    assert_equal(values(pruned), stripped.before)
+    assert_shares_nothing(plain, pruned)
+    assert [layer.name for layer in plain.layers] == [x.name for x in model.layers]
+    assert Counter(map(type, plain._flatten_layers())) == Counter(
         map(type, model._flatten_layers())
     )
-    assert [v.shape for v in stripped.trainable_variables] == [
+    assert [v.shape for v in plain.trainable_variables] == [
         v.shape for v in model.trainable_variables
     ]
-    subject = find(stripped)
+    subject = find(plain)
     zeros = {w.path: w.variable for w in kprune.prunable.find_weights(subject)}
     for path in case.paths:
         value = np.array(zeros[path])
         assert value.size - np.count_nonzero(value) == zeros_of(value.size, TARGET)
 
 
-@every_kind((case for case in CASES if case.tflite), slow=SIBLINGS | DENSE_TO_TFLITE)
-def test_stripped_layer_exports_to_tflite(case, tmp_path):
-    stripped = kprune.strip(pruned_at_once(case.build(), TARGET, only=case.only))
+EXPORTED = some_slow((c for c in CASES if c.tflite), SIBLINGS | DENSE_TO_TFLITE)
 
-    report = kprune.export(stripped, tmp_path / "out", formats=("tflite",))
+
+@pytest.mark.parametrize("stripped", EXPORTED, indirect=True)
+def test_stripped_layer_exports_to_tflite(stripped, tmp_path):
+    report = kprune.export(stripped.plain, tmp_path / "out", formats=("tflite",))
 
     # The export has compared the file's outputs with the model's.
     assert (tmp_path / "out" / "model.tflite").stat().st_size > 0

@@ -6,6 +6,7 @@ from keras import layers
 
 import kprune
 from kprune.shrinking import shrink
+from tests.training_helpers import build_optimizer
 
 CLASSES = 10
 NORMS = layers.BatchNormalization
@@ -19,11 +20,12 @@ def train(model, data, epochs, rate=0.1):
         keras.optimizers.SGD(rate, momentum=0.9, nesterov=True),
         keras.losses.SparseCategoricalCrossentropy(from_logits=True),
     )
+    build_optimizer(model)
     model.fit(*data, 64, epochs, verbose=0)
 
 
 def accuracy(model, data):
-    logits = model.predict(data[0], batch_size=512, verbose=0)
+    logits = np.asarray(model(data[0], training=False))
     return float(np.mean(logits.argmax(-1) == data[1]))
 
 
@@ -96,7 +98,7 @@ def test_pruning_filters(digits):
     """Li et al., 2017: filters of the least L1 norm, how many by stages."""
     training, test = digits
     model = residual_network()
-    train(model, training, epochs=6)
+    train(model, training, epochs=4)
 
     stages = [f"stage_{number}_inner" for number in (1, 2)]
     sparsities = {s: most_that_hurts_little(model, s, training) for s in stages}
@@ -135,7 +137,7 @@ def test_residual_width_by_group_lasso(digits):
     model = stream_network()
     model = kprune.penalize(model, kprune.GroupLasso(3e-3), only=WRITERS)
     model = kprune.penalize(model, kprune.GroupLasso(3e-3, axis=-2), only=READERS)
-    train(model, training, epochs=20)
+    train(model, training, epochs=15)
     small = shrink(
         model,
         criterion="l2",
