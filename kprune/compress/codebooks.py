@@ -5,6 +5,7 @@ weight that was pruned stays exactly zero, by a fixed entry of its own at index 
 """
 
 import numpy as np
+from sklearn.cluster import kmeans_plusplus
 
 from kprune import registry
 from kprune.compress.kmeans import borders, k_means, midpoints
@@ -115,6 +116,34 @@ class CubeRootInitialization(CodebookInitialization):
         return np.interp(wanted, heights, values)
 
 
+@register("codebook_initializations", "kmeans_plus_plus")
+class KMeansPlusPlusInitialization(CodebookInitialization):
+    """Draws weights that lie far from those drawn before, as k-means++ does.
+
+    Of more than 100,000 weights, every so many are looked at.
+
+    Example:
+    >>> start = KMeansPlusPlusInitialization()
+    >>> values = np.array([-9.0, -8.0, 0.5, 0.6, 9.0])
+    >>> sorted(start(values, 3, np.random.default_rng(0)).round().tolist())
+    [-9.0, 0.0, 9.0]
+
+    Reference:
+        Arthur and Vassilvitskii, "k-means++: the advantages of careful seeding",
+        SODA 2007.
+    """
+
+    def __call__(self, values, number, random):
+        distinct = np.unique(values)
+        some = distinct[:: 1 + len(distinct) // max(_MOST_TO_DRAW_FROM, number)]
+        seed = int(random.integers(2**31))
+        drawn, _ = kmeans_plusplus(some[:, None], number, random_state=seed)
+        return drawn[:, 0]
+
+
+_MOST_TO_DRAW_FROM = 100_000
+
+
 def codebook(weights, bits, initialization="linear", iterations=300, seed=0):
     """Finds the values that stand best for the weights of a kernel, by k-means.
 
@@ -152,14 +181,30 @@ def codebook(weights, bits, initialization="linear", iterations=300, seed=0):
         Han, Mao and Dally, "Deep Compression", ICLR 2016, section 3.
     """
     check_bits(bits)
+    return codebook_of(weights, 2**bits, initialization, iterations, seed)
+
+
+def codebook_of(weights, number, initialization="linear", iterations=300, seed=0):
+    """Finds a codebook of any size; see `codebook`.
+
+    Args:
+        weights: Float array of any shape, finite.
+        number: Int from 1 to 4,096, the most values besides zero.
+        initialization: As for `codebook`, and so are the others.
+        iterations: Int of 1 or more.
+        seed: Int.
+
+    Returns:
+        Tuple `(centroids, indices)`.
+    """
     if iterations < 1:
         raise ValueError(f"iterations={iterations} must be 1 or more.")
     initialization = registry.get("codebook_initializations", initialization)
     weights = _as_float(weights)
     values = np.sort(weights[weights != 0])
-    centroids = _first_distinct(values, 2**bits + 1)
-    if centroids.size > 2**bits:
-        start = initialization(values, 2**bits, np.random.default_rng(seed))
+    centroids = _first_distinct(values, number + 1)
+    if centroids.size > number:
+        start = initialization(values, number, np.random.default_rng(seed))
         centroids = _off_zero(k_means(values, start, iterations), values)
     return _with_zero(centroids), _indices(weights, centroids)
 

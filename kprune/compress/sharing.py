@@ -90,6 +90,30 @@ def share_weights(
     check_keras_model(model)
     check_built(model)
     bits = _Bits(bits, model)
+
+    def find(weights, names):
+        number = bits.of(names)
+        if number is None:
+            return existing_codebook(weights)
+        return codebook(weights, number, initialization, seed=seed)
+
+    return share_by(find, model, only, skip)
+
+
+def share_by(find, model, only=None, skip=None):
+    """Makes a copy of a model with the codebooks that a function finds.
+
+    Args:
+        find: Function of a weight, a float array, and a tuple of the names of its layer
+            and of the layers and models around it. It returns a codebook, as
+            `codebooks.codebook` does.
+        model: As for `share_weights`, and so are the others.
+        only: Layers whose weights to share. Defaults to all.
+        skip: Layers to leave out. Defaults to none.
+
+    Returns:
+        A pruned model (`kprune.is_pruned`).
+    """
     selected = _selected_places(model, Selection(only, skip))
     earlier = _Earlier.of(model) if is_shared(model) else _Earlier()
     if is_shared(model):
@@ -104,8 +128,9 @@ def share_weights(
             found = earlier.restored(store_of(holder), places)
             for entry in store_of(holder).trained_entries():
                 if places[id(entry.variable)] in selected:
-                    number = bits.of(names[id(entry.variable)])
-                    found[entry.path] = _codebook(entry, number, initialization, seed)
+                    found[entry.path] = _codebook(
+                        entry, find, names[id(entry.variable)]
+                    )
                     is_any_shared = True
             if found:
                 share(holder, found)
@@ -244,12 +269,10 @@ def _selected_places(model, selection):
     return {places[id(w.variable)] for w in found if not w.reason}
 
 
-def _codebook(entry, bits, initialization, seed):
+def _codebook(entry, find, names):
     """Returns the codebook of a weight, and says which weight if there is none."""
     weights = zeroed(as_array(entry.variable), as_array(entry.mask))
     try:
-        if bits is None:
-            return existing_codebook(weights)
-        return codebook(weights, bits, initialization, seed=seed)
+        return find(weights, names)
     except ValueError as error:
         raise ValueError(f"{entry.path!r} of {entry.layer.name!r}: {error}") from error

@@ -18,15 +18,16 @@ class Block(Tiled):
     Depthwise kernels have one input a channel, so that only `columns` counts there.
 
     Blocks begin at input 0 and output 0. Where a size does not divide, the blocks at
-    the far edge are smaller. A block's score is the mean over its own weights, and a
-    smaller block counts as the fewer zeros that it is.
+    the far edge are smaller, and count as the fewer zeros that they are.
 
     Args:
         rows: Int of 1 or more, how many inputs. Defaults to 4.
         columns: Int of 1 or more, how many outputs. Defaults to 1.
+        pooling: `"mean"` or `"max"`, whether a block's score is the mean over its own
+            weights or that of the best of them. Defaults to `"mean"`.
 
     Raises:
-        ValueError: If one of them is no such int.
+        ValueError: If an argument is none of these.
 
     Example:
     >>> import kprune, numpy as np
@@ -42,16 +43,19 @@ class Block(Tiled):
         2017.
     """
 
-    def __init__(self, rows=4, columns=1):
+    def __init__(self, rows=4, columns=1, *, pooling="mean"):
         for name, value in (("rows", rows), ("columns", columns)):
             if type(value) is not int or value < 1:
                 raise ValueError(f"{name}={value!r} must be an int of 1 or more.")
         self.rows = rows
         self.columns = columns
+        if pooling not in ("mean", "max"):
+            raise ValueError(f"pooling={pooling!r} must be 'mean' or 'max'.")
+        self.pooling = pooling
 
     def tile(self, shape):
         """Returns `(1, ..., 1, rows, columns)`."""
         return (*(1 for _ in shape[2:]), self.rows, self.columns)
 
     def get_config(self):
-        return {"rows": self.rows, "columns": self.columns}
+        return {"rows": self.rows, "columns": self.columns, "pooling": self.pooling}

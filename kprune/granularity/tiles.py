@@ -10,17 +10,18 @@ from kprune.granularity.base import Granularity, Units, bands
 _SHORT = 16  # NumPy is slow on many runs that short, and faster place by place.
 
 
-def tiled(scores, tile):
+def tiled(scores, tile, pooling="mean"):
     """Returns the tiles of a weight, in C order.
 
     The tiles begin at index 0 of each axis. Where a length does not divide, those at
-    the far edge are smaller. A tile's score is the mean over its own weights, so that
-    tiles of different sizes can be ranked together.
+    the far edge are smaller. A tile's score is the mean over its own weights, or the
+    largest of theirs, so that tiles of different sizes can be ranked together.
 
     Args:
         scores: Float array.
         tile: Sequence of ints of 1 or more, the size of a tile along each axis. A
             size that exceeds the axis means all of it.
+        pooling: `"mean"` or `"max"`, how a tile's score is made. Defaults to `"mean"`.
 
     Returns:
         `Units`.
@@ -37,17 +38,20 @@ def tiled(scores, tile):
     shape = scores.shape
     tile = tuple(map(min, tile, shape))
     sizes = _sizes(shape, tile)
-    total = _merge(np.add, scores, tile)
-    means = total / sizes.astype(total.dtype)
+    if pooling == "max":
+        pooled = _merge(np.maximum, scores, tile)
+    else:
+        total = _merge(np.add, scores, tile)
+        pooled = total / sizes.astype(total.dtype)
 
     def collapse(mask):
         return _merge(np.logical_or, mask, tile).reshape(-1)
 
     whole = sizes.size == 1
     return Units(
-        means.reshape(-1),
+        pooled.reshape(-1),
         functools.partial(_expand, shape, tile),
-        int(sizes.item()) if whole else np.broadcast_to(sizes, means.shape).ravel(),
+        int(sizes.item()) if whole else np.broadcast_to(sizes, pooled.shape).ravel(),
         collapse,
     )
 
@@ -118,7 +122,13 @@ class Tiled(Granularity):
     """Base of granularities whose units are tiles of one weight.
 
     A subclass defines `tile(shape)`.
+
+    Attributes:
+        pooling: `"mean"` or `"max"`, how a tile's score is made of those of its
+            weights. Defaults to `"mean"`.
     """
+
+    pooling = "mean"
 
     def tile(self, shape):
         """Returns the size of a tile.
@@ -135,4 +145,4 @@ class Tiled(Granularity):
         """Returns the tiles in C order; a vector is one input of many outputs."""
         missing = max(0, 2 - scores.ndim)
         tile = self.tile((1,) * missing + scores.shape)
-        return tiled(scores, tile[missing:])
+        return tiled(scores, tile[missing:], self.pooling)

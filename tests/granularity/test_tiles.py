@@ -158,6 +158,33 @@ def test_a_block_at_the_edge_is_ranked_by_the_mean_over_its_own_weights():
     np.testing.assert_array_equal(mask, [[1, 1], [1, 1], [1, 1], [1, 0]])
 
 
+@pytest.mark.parametrize(
+    ("pooling", "expected"), [("mean", [[1, 0], [1, 0]]), ("max", [[0, 1], [0, 1]])]
+)
+def test_a_block_is_ranked_by_its_mean_or_by_its_best_weight(pooling, expected):
+    scores = np.array([[4, 1], [4, 6.0]])
+    block = kprune.Block(2, 1, pooling=pooling)
+
+    mask = kprune.compute_mask(scores, 0.5, granularity=block)
+
+    np.testing.assert_array_equal(mask, expected)
+
+
+def test_the_best_weight_of_a_block_at_the_edge_is_looked_for_within_it():
+    scores = np.array([[3, 2], [1, 7], [5, 2.0]])
+    block = kprune.Block(2, 1, pooling="max")
+
+    mask = kprune.compute_mask(scores, 0.5, granularity=block)
+
+    # Maxima 3, 7 (of two weights each), 5 and 2 (of one): 2 and 3 go.
+    np.testing.assert_array_equal(mask, [[0, 1], [0, 1], [1, 0]])
+
+
+def test_a_pooling_that_is_unknown_is_refused():
+    with pytest.raises(ValueError, match="pooling='sum' must be 'mean' or 'max'"):
+        kprune.Block(2, 1, pooling="sum")
+
+
 def test_blocks_of_a_convolution_lie_within_one_place_of_its_kernel():
     scores = np.zeros((2, 1, 4, 1))
     scores[0, 0, :, 0] = [1, 1, 4, 4]
