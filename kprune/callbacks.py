@@ -145,16 +145,19 @@ class PruningCallback(keras.callbacks.Callback):
     def on_train_begin(self, logs=None):
         """Checks what can be known before any training, and prepares its step."""
         check_pruned(self.model)
+        self._check()
+        forget(self.model, optimizers_of(self.model))  # of what trained it before
+        follow(self.model, kinds_to_follow(self._criteria, self.regrowth))
+        self._pruner = self._guard = None
+        self._next_look, self._looked = 0, None
+
+    def _check(self):
         is_known = self.schedule is not None
         highest = self.schedule.highest if is_known else self._final_sparsity
         parts = (self._criteria, self.scope, self.regrowth)
         check_parts(self.model, *parts, highest)
         made = updaters(self.model, *parts, self.calibration_data)
         self._checked_data = made[-1].calibration_data
-        forget(self.model, optimizers_of(self.model))  # of what trained it before
-        follow(self.model, kinds_to_follow(self._criteria, self.regrowth))
-        self._pruner = self._guard = None
-        self._next_look, self._looked = 0, None
 
     def on_epoch_begin(self, epoch, logs=None):
         """Makes the plan when the first epoch begins, after backups are restored."""
@@ -255,15 +258,7 @@ class PruningCallback(keras.callbacks.Callback):
         plan = make_plan(self.model, epoch, self.params, self.start)
         if self.schedule is None:
             self.schedule = plan.short_form(self._final_sparsity)
-        self._pruner = Pruner(
-            self.model,
-            self.schedule,
-            criterion=self.criterion,
-            scope=self.scope,
-            calibration_data=self._checked_data,
-            regrowth=plan.regrowth(self.regrowth),
-            origin=plan.origin,
-        )
+        self._pruner = self._new_pruner(plan)
         if self.rollback is None:
             leave(self.model)
         else:
@@ -272,6 +267,17 @@ class PruningCallback(keras.callbacks.Callback):
             due = self.schedule.last_due(last_batch)
             self._guard.check_reference(0.0 if due is None else self.schedule(due))
         self._announce(plan.step, plan.remaining, plan.an_epoch)
+
+    def _new_pruner(self, plan):
+        return Pruner(
+            self.model,
+            self.schedule,
+            criterion=self.criterion,
+            scope=self.scope,
+            calibration_data=self._checked_data,
+            regrowth=plan.regrowth(self.regrowth),
+            origin=plan.origin,
+        )
 
     def _announce(self, step, remaining, an_epoch):
         parts = (self.schedule, self.scope, self.regrowth)

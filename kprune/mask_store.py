@@ -39,6 +39,8 @@ class MaskStore(keras.Layer):
             hangs on them. Defaults to `False`.
         clock: As given.
         granularity: As given.
+        schedule: What says when these weights are pruned, if a callback brings none of
+            its own; see `kprune.tfmot`. Defaults to `None`.
         tracked: `Tracked`, variables that only some methods need.
     """
 
@@ -52,6 +54,7 @@ class MaskStore(keras.Layer):
         object.__setattr__(self, "entries", [])
         object.__setattr__(self, "followers", [])
         self.coupled = False
+        self.schedule = None
         self._undo = []
         self.step = self.clock.variable  # tracked here, so that they are saved
         self.plan = self.clock.plan

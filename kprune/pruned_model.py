@@ -49,6 +49,7 @@ class PrunedModel:
             "weights": list(origin.paths),
             "granularity": serialize_shared(store.granularity),
             "clock": serialize_shared(store.clock),
+            "schedule": saving.serialize_keras_object(store.schedule),
         }
 
     @classmethod
@@ -59,7 +60,10 @@ class PrunedModel:
         )
         granularity = registry.get("granularities", config["granularity"])
         clock = saving.deserialize_keras_object(config["clock"])
-        return attach(model, config["weights"], granularity, clock, config["model"])
+        attach(model, config["weights"], granularity, clock, config["model"])
+        schedule = saving.deserialize_keras_object(config.get("schedule"))
+        model.kprune_store.schedule = schedule
+        return model
 
     def build_from_config(self, config):
         """Builds the model, then the masks of its weights."""

@@ -5,6 +5,7 @@ layer with prunable weights, or the plain copy. A subclassed model, which only i
 class can make, stands for itself as a whole.
 """
 
+import collections.abc
 import dataclasses
 import functools
 
@@ -33,16 +34,19 @@ class Wrapping:
         followers: Dict from the id of each weight that loses what belongs to channels
             removed elsewhere to the shape of its mask; `None` where channels are not
             coupled.
+        make: Function that returns the wrapper of a layer, for what `PruningWrapper`
+            takes in its place. Defaults to that.
     """
 
     selection: Selection
     granularity: object
     clock: Clock
     followers: dict | None = None
+    make: collections.abc.Callable = PruningWrapper
 
     def wrap(self, layer, paths=None, following=None):
         """Puts a wrapper around a layer, for its weights at some paths or for all."""
-        return PruningWrapper(layer, self.granularity, paths, self.clock, following)
+        return self.make(layer, self.granularity, paths, self.clock, following)
 
     def following(self, layer):
         """Returns what follows in a layer, from path to shape; `None` for none."""
@@ -175,8 +179,7 @@ def _wrapped_again(wrapper, parents, copier, wrapping):
         paths = wrapping.prunable_paths(wrapper.layer, parents)
         new = wrapping.wrap(own, paths, following)
     else:
-        granularity, paths = wrapper.granularity, wrapper.paths
-        new = PruningWrapper(own, granularity, paths, wrapping.clock, following)
+        new = wrapper.around(own, wrapper.paths, wrapping.clock, following)
     new.store.tracked.hold_like(wrapper.store.tracked)
 
     def finish():
@@ -236,6 +239,7 @@ def _pruned_subclass(model, parents, copier, wrapping):
             if entry.path in old:
                 entry.mask.assign(old[entry.path].mask)
         if old:
+            new.kprune_store.schedule = model.kprune_store.schedule
             new.kprune_store.tracked.hold_like(model.kprune_store.tracked)
 
     return new, finish

@@ -15,6 +15,7 @@ from kprune.stand_ins import Wrapping, plain_copy, pruned_copy
 from kprune.ties import couplings, ties_of
 from kprune.tracking import follow
 from kprune.whole_model import masked_weights, stores
+from kprune.wrapper import PruningWrapper
 
 
 def prune(model, *, only=None, skip=None, granularity="element"):
@@ -63,6 +64,22 @@ def prune(model, *, only=None, skip=None, granularity="element"):
     >>> prune(model).layers[0].masks["kernel"].numpy().all()
     np.True_
     """
+    return prune_with(PruningWrapper, model, only, skip, granularity)
+
+
+def prune_with(make, model, only=None, skip=None, granularity="element"):
+    """Makes a copy of a model, as `prune` does, with wrappers of some kind.
+
+    Args:
+        make: Function that returns the wrapper of a layer; see `stand_ins.Wrapping`.
+        model: As for `prune`, and so are the others.
+        only: Layers to prune.
+        skip: Layers to leave dense.
+        granularity: Name or object, what is removed together.
+
+    Returns:
+        A model with the same predictions, layer names, inputs and compile arguments.
+    """
     check_keras_model(model)
     if any(type(store) is not MaskStore for store in stores(model)):
         raise ValueError(
@@ -80,7 +97,7 @@ def prune(model, *, only=None, skip=None, granularity="element"):
         _check_units(model, selection, granularity)
     followers = _coupled(model, selection) if granularity.coupled else None
     with model.distribute_strategy.scope():
-        wrapping = Wrapping(selection, granularity, Clock(), followers)
+        wrapping = Wrapping(selection, granularity, Clock(), followers, make)
         try:
             pruned = pruned_copy(model, wrapping)
         except CannotCopyError as error:

@@ -91,6 +91,17 @@ class PruningWrapper(DelegatingWrapper):
         """Dict from path to shape, the masks that follow; `None` if not coupled."""
         return dict(self._shapes) if self.store.coupled else None
 
+    def around(self, layer, weights, clock, following):
+        """Returns a wrapper like this one around another layer.
+
+        Args:
+            layer: As for `PruningWrapper`, and so are the others.
+            weights: List of paths.
+            clock: `Clock`.
+            following: Dict from path to shape, or `None`.
+        """
+        return PruningWrapper(layer, self.granularity, weights, clock, following)
+
     @property
     def paths(self):
         """List of the paths of the masked weights, `None` until they are known."""

@@ -951,6 +951,7 @@ def test_quantized_and_adapted_layers_stay_dense():
 
 
 def test_tf_keras_model_is_refused():
+    pytest.importorskip("tf_keras")
     done = run_script(
         """
         import kprune, tf_keras
