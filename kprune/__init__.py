@@ -1,5 +1,6 @@
 """kprune: pruning for Keras 3 on TensorFlow, from training to the device."""
 
+from kprune import tfmot
 from kprune.after_pruning import AfterPruning
 from kprune.callbacks import PruningCallback
 from kprune.compress import ArchiveError, ArchiveReport, load_archive, save_archive
@@ -209,6 +210,7 @@ __all__ = [
     "shrink",
     "strip",
     "summary",
+    "tfmot",
     "why_not",
     "write_c_array",
 ]

@@ -54,9 +54,8 @@ def check_keras_model(model):
     module = type(model).__module__
     if module.split(".")[0] == "tf_keras" or "tf_keras" in module:
         raise TypeError(
-            "The model is a tf_keras (Keras 2) model; kprune works on Keras 3. Build "
-            "the same layers from `keras` instead of `tf_keras`, and carry the weights "
-            "over with `new.set_weights(old.get_weights())`."
+            "The model is a tf_keras (Keras 2) model; kprune works on Keras 3. Bring "
+            "it over: `model = kprune.tfmot.from_tf_keras(model)`."
         )
     raise TypeError(
         f"Expected a keras.Model, got {type(model).__name__}: {model!r:.80}. Wrap a "

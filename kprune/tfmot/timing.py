@@ -1,0 +1,159 @@
+"""From TFMOT's schedules to kprune's: which update is due at which clock.
+
+TFMOT counts a step when a batch begins, and updates masks then; kprune's clock counts
+the steps that are done. What TFMOT does at its step `s`, kprune does when its clock
+shows `s - 1`. With TFMOT's timing that is what happens; with kprune's, the numbers of a
+schedule are what the clock shows, so that `begin_step=0` means before any training.
+"""
+
+import numpy as np
+import tensorflow as tf
+
+from kprune.granularity import NofM
+from kprune.schedules import Schedule
+from kprune.tfmot.schedules import ConstantSparsity, PolynomialDecay
+
+TIMINGS = ("kprune", "tfmot")
+
+
+def as_schedule(schedule, granularity, timing):
+    """Returns the `kprune.Schedule` that does what a schedule of TFMOT's says.
+
+    Args:
+        schedule: `PruningSchedule`, or a `kprune.Schedule`, which is returned.
+        granularity: `Granularity` of the weights. N:M patterns are made at once and do
+            not follow the schedule, as in TFMOT.
+        timing: `"kprune"` or `"tfmot"`.
+
+    Raises:
+        ValueError: If TFMOT would not update at all.
+
+    Example:
+    >>> decay = PolynomialDecay(0.0, 0.8, begin_step=0, end_step=250)
+    >>> [as_schedule(decay, None, t).last_due(240) for t in ("kprune", "tfmot")]
+    [200, 199]
+    >>> [as_schedule(decay, None, t).end_step for t in ("kprune", "tfmot")]
+    [250, 199]
+    """
+    if isinstance(schedule, Schedule):
+        return schedule
+    shift = TIMINGS.index(timing)
+    if isinstance(granularity, NofM):
+        begin = 0 if timing == "tfmot" else getattr(schedule, "begin_step", 0)
+        whole = ConstantSparsity(granularity.reachable(None), begin + shift)
+        return GridSchedule(whole, shift)
+    if type(schedule) in (ConstantSparsity, PolynomialDecay):
+        return GridSchedule(schedule, shift)
+    return FreeSchedule(schedule, shift)
+
+
+class _Translated(Schedule):
+    """Base of the two kinds.
+
+    Args:
+        schedule: `PruningSchedule`.
+        shift: Int, TFMOT's step when kprune's clock shows 0.
+    """
+
+    def __init__(self, schedule, shift, begin_step, end_step, frequency=1):
+        self.schedule = schedule
+        self.shift = shift
+        super().__init__(begin_step, end_step, frequency)
+
+    def get_config(self):
+        return {"schedule": self.schedule, "shift": self.shift}
+
+
+class GridSchedule(_Translated):
+    """`ConstantSparsity` or `PolynomialDecay`, whose updates lie on a grid.
+
+    Args:
+        schedule: The one or the other.
+        shift: 0 for kprune's timing: the first update at `begin_step`, the last one at
+            `end_step`, also off the grid. 1 for TFMOT's: a batch's step is one more
+            than the clock, and there is no update off the grid.
+
+    Raises:
+        ValueError: If no step of the grid is ever reached.
+    """
+
+    def __init__(self, schedule, shift):
+        begin, frequency = schedule.begin_step, schedule.frequency
+        if begin < shift:
+            begin += frequency  # TFMOT has no step 0
+        is_endless = isinstance(schedule, ConstantSparsity)
+        # What is removed stays removed, so that the first update is the last.
+        end = begin if is_endless else schedule.end_step
+        if shift:
+            end -= (end - begin) % frequency
+        if end < begin:
+            raise ValueError(
+                f"{type(schedule).__name__} with begin_step={schedule.begin_step}, "
+                f"end_step={schedule.end_step} and frequency={frequency} prunes at no "
+                "step in TFMOT's timing. Lower `frequency`."
+            )
+        super().__init__(schedule, shift, begin - shift, end - shift, frequency)
+        first, last = self([self.begin_step, self.end_step])
+        self.lowers = bool(last < first)
+
+    def _after(self, elapsed):
+        return self.schedule(elapsed + self.begin_step + self.shift)[1]
+
+
+class FreeSchedule(_Translated):
+    """A schedule of the user's, which is asked at each step.
+
+    Between updates it wants what it wanted at the latest. What it will say can't be
+    known, so that it counts as one whose sparsity never falls.
+
+    Args:
+        schedule: `PruningSchedule`.
+        shift: As for `GridSchedule`.
+        end_step: Int, the last step that counts. Defaults to the schedule's own
+            `end_step`, or to 0 if it has none; see `until`.
+    """
+
+    def __init__(self, schedule, shift, end_step=None):
+        own = getattr(schedule, "end_step", -1)
+        self._has_end = end_step is not None or own >= 0
+        self._looked, self._last = -1, None
+        super().__init__(
+            schedule, shift, 0, max(0, own - shift) if end_step is None else end_step
+        )
+
+    def until(self, end_step):
+        """Returns this schedule, with an end if it has none.
+
+        Args:
+            end_step: Int, when training ends, or `None` if that is not known.
+        """
+        if self._has_end or end_step is None:
+            return self
+        return FreeSchedule(self.schedule, self.shift, end_step)
+
+    def __call__(self, step):
+        """Returns the sparsity of the latest update that is due by a step."""
+        steps = np.atleast_1d(step).tolist()
+        sparsity = np.array([self._wanted(self.last_due(s)) for s in steps])
+        return sparsity if np.ndim(step) else sparsity.item()
+
+    def last_due(self, step):
+        """Returns the latest step by which the schedule has said to prune."""
+        if step < self._looked:
+            self._looked, self._last = -1, None
+        for earlier in range(step, self._looked, -1):
+            if bool(self._ask(earlier)[0]):
+                self._last = earlier
+                break
+        self._looked = step
+        return self._last
+
+    def next_due(self, step):
+        """Returns the next step: what it will say can't be known."""
+        return step + 1
+
+    def _wanted(self, due):
+        return 0.0 if due is None else float(self._ask(due)[1])
+
+    def _ask(self, step):
+        return self.schedule(tf.constant(step + self.shift, "int64"))
