@@ -28,7 +28,7 @@ notebooks: $(VENV)/installed-dev
 	$(if $(NOTEBOOKS),$(BIN)/jupyter execute $(NOTEBOOKS))
 
 # Benchmarks that train for half an hour and longer.
-LONG = benchmarks/methods.py benchmarks/structured.py
+LONG = benchmarks/methods.py benchmarks/structured.py benchmarks/versus_tfmot.py
 
 bench: $(VENV)/installed-dev
 	for script in $(filter-out benchmarks/deep_compression.py $(LONG),$(wildcard benchmarks/[a-z]*.py)); \

@@ -72,6 +72,17 @@ def milliseconds(seconds):
     return f"{1e3 * np.median(seconds):,.2f}"
 
 
+def resident(field):
+    """Returns the memory of this process in MB.
+
+    Args:
+        field: `"VmRSS"` for that of now, `"VmHWM"` for the most there was.
+    """
+    status = pathlib.Path("/proc/self/status").read_text()
+    line = next(x for x in status.splitlines() if x.startswith(field))
+    return int(line.split()[1]) / 1024
+
+
 def settle_frameworks():
     """Imports Keras 3, TFMOT and tf_keras in the one order in which all work.
 
@@ -86,6 +97,8 @@ def settle_frameworks():
     import tensorflow_model_optimization as tfmot
     import tf_keras
 
+    # What it does that with, which processes that are started from here would inherit.
+    os.environ.pop("TF_USE_LEGACY_KERAS", None)
     return keras, tf_keras, tfmot
 
 

@@ -1,4 +1,4 @@
-"""The networks, methods and single runs that `methods.py` compares."""
+"""The networks, methods and single runs of `methods.py` and `versus_tfmot.py`."""
 
 import dataclasses
 import os
@@ -9,6 +9,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 from _harness import settle_frameworks
+from _networks import perceptron, resnet_8, small_cnn
 
 import kprune
 from kprune import datasets
@@ -43,37 +44,24 @@ class Run:
     validate: bool
 
 
-def lenet_300_100(layers):
-    """Returns the layers of LeNet-300-100, of Keras 3 or of tf_keras."""
-    return [
-        layers.Flatten(),
-        layers.Dense(300, activation="relu"),
-        layers.Dense(100, activation="relu"),
-        layers.Dense(10),
-    ]
-
-
-def small_cnn(layers):
-    """Returns the layers of a small convolutional network."""
-    return [
-        layers.Conv2D(16, 3, activation="relu"),
-        layers.MaxPooling2D(),
-        layers.Conv2D(32, 3, activation="relu"),
-        layers.MaxPooling2D(),
-        layers.Flatten(),
-        layers.Dense(64, activation="relu"),
-        layers.Dense(10),
-    ]
-
-
-NETWORKS = {"lenet_300_100": lenet_300_100, "small_cnn": small_cnn}
+# The function that builds each, given keras or tf_keras.
+NETWORKS = {
+    "lenet_300_100": lambda k: perceptron(k, 300, 100, shape=(28, 28, 1)),
+    "small_cnn": lambda k: small_cnn(k, 64),
+    "resnet_8": resnet_8,
+}
 
 
 def rising(run, steps):
     """Returns the polynomial schedule that most methods share."""
-    begin, end = (int(part * steps) for part in run.window)
-    frequency = max(1, (end - begin) // UPDATES)
+    begin, end, frequency = window_of(run, steps)
     return kprune.PolynomialSchedule(run.sparsity, begin, end, frequency=frequency)
+
+
+def window_of(run, steps):
+    """Returns the first and the last step of pruning, and the steps between updates."""
+    begin, end = (int(part * steps) for part in run.window)
+    return begin, end, max(1, (end - begin) // UPDATES)
 
 
 def at_once(run, steps):
@@ -114,77 +102,95 @@ METHODS = {
 }
 
 
-def load(run):
-    """Returns training and test images with labels, as floats in [0, 1]."""
+def load(run, images=None):
+    """Returns training and test images with labels, as floats in [0, 1].
+
+    Args:
+        run: A `Run`.
+        images: Int, how many of the training images. Defaults to all.
+    """
     data = datasets.load(run.data)
     x, y = data.x_train.astype("float32"), data.y_train
+    test = data.x_test.astype("float32"), data.y_test
     if run.validate:
-        return x[:-HELD_OUT], y[:-HELD_OUT], x[-HELD_OUT:], y[-HELD_OUT:]
-    return x, y, data.x_test.astype("float32"), data.y_test
+        test = x[-HELD_OUT:], y[-HELD_OUT:]
+        x, y = x[:-HELD_OUT], y[:-HELD_OUT]
+    return x[:images], y[:images], *test
 
 
-def accuracy_of(run):
+def accuracy_of(run, images=None):
     """Trains once, and returns the accuracy on the test images, in percent.
+
+    Args:
+        run: A `Run`.
+        images: Int, how many training images there are. Defaults to all.
+
+    Returns:
+        Pair of floats: accuracy in percent, and the sparsity of all kernels.
+    """
+    x, y, *test = load(run, images)
+    return _evaluate(trained(run, x, y), test)
+
+
+def trained(run, x, y):
+    """Trains a network, and returns it stripped.
 
     The one thing that differs between two runs of a network is the method: all
     start from the same weights, see the same batches in the same order, and have
     the same optimizer.
 
     Args:
-        run: A `Run`.
+        run: A `Run`; its method `"TFMOT"` is that of tf_keras.
+        x: float32 array of images.
+        y: Int array of labels.
 
     Returns:
-        Pair of floats: accuracy in percent, and the sparsity of all kernels.
+        A Keras 3 model, or one of tf_keras.
     """
-    x, y, *test = load(run)
     steps = run.epochs * (len(x) // BATCH)
-    train = _with_tfmot if run.method == "TFMOT" else _with_kprune
-    return train(run, (x, y), test, steps)
+    prepared = _for_tfmot if run.method == "TFMOT" else _for_kprune
+    framework, model, callbacks, strip = prepared(run, (x, y), steps)
+    _compile(model, framework, steps)
+    data = _batches(x, y, run)
+    model.fit(data, epochs=run.epochs, verbose=0, callbacks=callbacks)
+    return strip(model) if callbacks else model
 
 
-def _with_kprune(run, train, test, steps):
-    model = _network(run, keras)
-    callbacks = []
-    if run.method != "dense":
-        schedule, options = METHODS[run.method]
-        model = kprune.prune(model)
-        callback = kprune.PruningCallback(
-            schedule(run, steps), calibration_data=_few(*train), **options(run)
-        )
-        callbacks = [callback]
-    _compile(model, keras, steps)
-    model.fit(_batches(*train, run), epochs=run.epochs, verbose=0, callbacks=callbacks)
-    return _evaluate(kprune.strip(model) if callbacks else model, test)
+def _for_kprune(run, train, steps):
+    """Returns Keras, the model, what it trains with, and what strips it."""
+    model = network(run, keras)
+    if not run.sparsity:
+        return keras, model, [], None
+    schedule, options = METHODS[run.method]
+    callback = kprune.PruningCallback(
+        schedule(run, steps), calibration_data=_few(*train), **options(run)
+    )
+    return keras, kprune.prune(model), [callback], kprune.strip
 
 
-def _with_tfmot(run, train, test, steps):
+def _for_tfmot(run, train, steps):
+    """Returns the same four for tf_keras."""
     _, tf_keras, tfmot = settle_frameworks()
     pruning = tfmot.sparsity.keras
-    begin, end = (int(part * steps) for part in run.window)
+    model = network(run, tf_keras)
+    if not run.sparsity:
+        return tf_keras, model, [], None
+    begin, end, frequency = window_of(run, steps)
     schedule = pruning.PolynomialDecay(
         initial_sparsity=0.0,
         final_sparsity=run.sparsity,
         begin_step=begin,
         end_step=end,
-        frequency=max(1, (end - begin) // UPDATES),
+        frequency=frequency,
     )
-    model = pruning.prune_low_magnitude(_network(run, tf_keras), schedule)
-    _compile(model, tf_keras, steps)
-    model.fit(
-        _batches(*train, run),
-        epochs=run.epochs,
-        verbose=0,
-        callbacks=[pruning.UpdatePruningStep()],
-    )
-    return _evaluate(pruning.strip_pruning(model), test)
+    model = pruning.prune_low_magnitude(model, schedule)
+    return tf_keras, model, [pruning.UpdatePruningStep()], pruning.strip_pruning
 
 
-def _network(run, framework):
+def network(run, framework):
     """Builds the network with weights that depend on the seed alone."""
-    shape = (28, 28, 1)
     rng = np.random.default_rng(run.seed)
-    body = NETWORKS[run.network](framework.layers)
-    model = framework.Sequential([framework.layers.InputLayer(shape), *body])
+    model = NETWORKS[run.network](framework)
     for weight in model.trainable_variables:
         if len(weight.shape) > 1:  # Glorot's uniform distribution, as Keras' own
             field = int(np.prod(weight.shape[:-2]))
@@ -218,3 +224,27 @@ def _evaluate(model, test):
     logits = model.predict(test[0], batch_size=1000, verbose=0)
     accuracy = 100 * float(np.mean(logits.argmax(-1) == test[1]))
     return accuracy, zeros / sum(kernel.size for kernel in kernels)
+
+
+def mean_and_deviation(results, data, network, method, sparsity):
+    """Returns the mean accuracy over the seeds, and its deviation between them.
+
+    Args:
+        results: Dict from `Run` to a pair of accuracy and sparsity.
+        data: String, a field of the runs that are meant, as the others are.
+        network: String.
+        method: String.
+        sparsity: Float.
+    """
+    wanted = data, network, method, sparsity
+    found = [
+        accuracy
+        for run, (accuracy, _) in results.items()
+        if (run.data, run.network, run.method, run.sparsity) == wanted
+    ]
+    return np.mean(found), np.std(found, ddof=len(found) > 1)
+
+
+def shown(mean, deviation):
+    """Returns both as they stand in a table."""
+    return f"{mean:.2f} ± {deviation:.2f}"

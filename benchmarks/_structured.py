@@ -3,9 +3,8 @@
 import dataclasses
 
 import keras
+from _networks import CLASSES, resnet_8
 from keras import layers
-
-CLASSES = 10
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,27 +75,6 @@ def lenet_5_caffe():
     )
 
 
-def resnet_8():
-    """Returns a narrow network that trains in minutes: the first step halves sides."""
-    inputs = keras.Input((32, 32, 3))
-    x = layers.ReLU()(_convolved(inputs, 8, strides=2))
-    for filters in (8, 16, 32):
-        strides = 1 if filters == 8 else 2
-        y = layers.ReLU()(_convolved(x, filters, strides))
-        y = _convolved(y, filters)
-        if strides == 2:
-            x = _convolved(x, filters, strides, size=1)
-        x = layers.ReLU()(layers.Add()([x, y]))
-    x = layers.GlobalAveragePooling2D()(x)
-    return keras.Model(inputs, layers.Dense(CLASSES)(x), name="resnet_8")
-
-
-def _convolved(x, filters, strides=1, size=3):
-    arguments = {"strides": strides, "padding": "same", "use_bias": False}
-    x = layers.Conv2D(filters, size, **arguments)(x)
-    return layers.BatchNormalization()(x)
-
-
 def _adam(rate):
     return keras.optimizers.AdamW(rate, weight_decay=0.05)
 
@@ -125,7 +103,7 @@ RECIPES = {
     "resnet_8": Recipe(
         data="cifar10",
         held_out=4_000,
-        build=resnet_8,
+        build=lambda: resnet_8(keras),
         optimizer=_momentum,
         first=Phase(16, 0.1),
         then=(Phase(8, 0.1, 0.5),),

@@ -22,6 +22,7 @@ from _harness import (
     publish,
     ratio,
     read_options,
+    resident,
     settle_frameworks,
 )
 
@@ -92,16 +93,10 @@ def peak_memory(prepare, update):
     """Returns by how many MB the process grew at most during an update."""
     prepare()
     gc.collect()
-    status = pathlib.Path("/proc/self/status")
     pathlib.Path("/proc/self/clear_refs").write_text("5")  # Resets the high mark.
-    before = _kilobytes(status, "VmRSS")
+    before = resident("VmRSS")
     update()
-    return (_kilobytes(status, "VmHWM") - before) / 1024
-
-
-def _kilobytes(status, field):
-    line = next(x for x in status.read_text().splitlines() if x.startswith(field))
-    return int(line.split()[1])
+    return resident("VmHWM") - before
 
 
 def single_kernel(rounds, record):

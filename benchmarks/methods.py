@@ -10,49 +10,47 @@ Methods, windows and epochs were chosen with `--validate`, which tests on the la
         [--data mnist fashion_mnist] [--network lenet_300_100 small_cnn]
         [--method ...] [--sparsity 0.8 0.9 0.95 0.98] [--epochs 10]
         [--window 0.1 0.6] [--keep results.jsonl] [--workers 4]
+        [--figure methods.png]
 """
 
-import argparse
-import concurrent.futures
-import dataclasses
 import itertools
-import json
-import multiprocessing
 import os
-import pathlib
-import tempfile
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
-import numpy as np
-from _harness import publish
-from _methods import METHODS, NETWORKS, Run, accuracy_of
+from _figures import FIGURE, Panel, draw
+from _harness import publish, read_options
+from _kept import OPTIONS, all_results, kept_in
+from _methods import METHODS, Run, accuracy_of, mean_and_deviation, shown
 
 DATA = ("mnist", "fashion_mnist")
+NETWORKS = ("lenet_300_100", "small_cnn")
 ALL = (*METHODS, "TFMOT")
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--record", action="store_true", help="write RESULTS.md")
-    parser.add_argument("--validate", action="store_true", help="spare the test set")
-    parser.add_argument("--data", nargs="+", choices=DATA, default=DATA)
-    parser.add_argument("--network", nargs="+", choices=NETWORKS, default=NETWORKS)
-    parser.add_argument("--method", nargs="+", choices=ALL, default=ALL)
-    parser.add_argument(
-        "--sparsity", nargs="+", type=float, default=[0.8, 0.9, 0.95, 0.98]
+    arguments = read_options(
+        __doc__,
+        validate={"action": "store_true", "help": "spare the test set"},
+        data={"nargs": "+", "choices": DATA, "default": DATA},
+        network={"nargs": "+", "choices": NETWORKS, "default": NETWORKS},
+        method={"nargs": "+", "choices": ALL, "default": ALL},
+        sparsity={"nargs": "+", "type": float, "default": [0.8, 0.9, 0.95, 0.98]},
+        seeds={"nargs": "+", "type": int, "default": range(5)},
+        epochs={"type": int, "default": 10},
+        window={"nargs": 2, "type": float, "default": (0.1, 0.6)},
+        **FIGURE,
+        **OPTIONS,
     )
-    parser.add_argument("--seeds", nargs="+", type=int, default=range(5))
-    parser.add_argument("--epochs", type=int, default=10)
-    parser.add_argument("--window", nargs=2, type=float, default=(0.1, 0.6))
-    parser.add_argument("--keep", help="file of results, which are not made again")
-    parser.add_argument("--workers", type=int, default=os.cpu_count())
-    arguments = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder:
-        path = pathlib.Path(arguments.keep or f"{folder}/results.jsonl")
-        results = all_results(runs_of(arguments), path, arguments.workers)
-    for data, network in itertools.product(arguments.data, arguments.network):
+    with kept_in(arguments.keep) as path:
+        runs = runs_of(arguments)
+        results = all_results(runs, accuracy_of, path, arguments.workers)
+    pairs = list(itertools.product(arguments.data, arguments.network))
+    for data, network in pairs:
         show(data, network, results, arguments)
+    if arguments.figure:
+        panels = [panel(data, network, results, arguments) for data, network in pairs]
+        draw(panels, arguments.figure)
 
 
 def runs_of(arguments):
@@ -76,40 +74,6 @@ def runs_of(arguments):
     ]
 
 
-def all_results(runs, path, workers):
-    """Trains what the file does not know yet, on several processes.
-
-    Returns:
-        Dict from `Run` to its accuracy in percent and its sparsity.
-    """
-    known = {}
-    if path.exists():
-        for line in path.read_text().splitlines():
-            run, result = json.loads(line)
-            known[Run(**{**run, "window": tuple(run["window"])})] = result
-    missing = [run for run in runs if run not in known]
-    context = multiprocessing.get_context("spawn")
-    with (
-        concurrent.futures.ProcessPoolExecutor(workers, context, _one_thread) as pool,
-        path.open("a") as file,
-    ):
-        waiting = {pool.submit(accuracy_of, run): run for run in missing}
-        for done in concurrent.futures.as_completed(waiting):
-            run = waiting[done]
-            known[run] = done.result()
-            print(json.dumps([dataclasses.asdict(run), known[run]]), file=file)
-            file.flush()
-            print(f"{len(known)}: {run.method} {run.sparsity} {known[run]}", flush=True)
-    return {run: known[run] for run in runs}
-
-
-def _one_thread():
-    import tensorflow as tf
-
-    tf.config.threading.set_intra_op_parallelism_threads(1)
-    tf.config.threading.set_inter_op_parallelism_threads(1)
-
-
 NOTE = (
     "Accuracy in percent, mean over {seeds} seeds and standard deviation between them. "
     "{epochs} epochs of batches of 128 with Adam and a cosine decay for every method, "
@@ -123,13 +87,7 @@ def show(data, network, results, arguments):
     """Prints the table of one network on one data set."""
 
     def cell(method, sparsity):
-        found = [
-            accuracy
-            for run, (accuracy, _) in results.items()
-            if (run.data, run.network, run.method, run.sparsity)
-            == (data, network, method, sparsity)
-        ]
-        return f"{np.mean(found):.2f} ± {np.std(found, ddof=len(found) > 1):.2f}"
+        return shown(*mean_and_deviation(results, data, network, method, sparsity))
 
     begin, end = arguments.window
     publish(
@@ -144,6 +102,26 @@ def show(data, network, results, arguments):
             dense=cell("dense", 0.0),
         ),
         arguments.record,
+    )
+
+
+def panel(data, network, results, arguments):
+    """Returns the plot of one network on one data set, a line a method."""
+
+    def error(method, sparsity):
+        mean, deviation = mean_and_deviation(results, data, network, method, sparsity)
+        return 100 - mean, deviation
+
+    return Panel(
+        title=f"{network} on {data}",
+        x="sparsity, %",
+        y="error, % (100 - accuracy)",
+        places=[100 * sparsity for sparsity in arguments.sparsity],
+        series={
+            method: [error(method, sparsity) for sparsity in arguments.sparsity]
+            for method in arguments.method
+        },
+        log=True,
     )
 
 

@@ -18,6 +18,7 @@ os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
 import keras
 import numpy as np
 from _harness import interleaved, publish, ratio, read_options
+from _networks import resnet_20
 
 import kprune
 from kprune import datasets
@@ -25,28 +26,6 @@ from kprune.shrinking.costs import costs_of
 
 PARTS = (1.0, 0.7, 0.5, 0.3)  # of the multiply-adds, by phase
 BATCH = 64
-
-
-def resnet_20(shape, classes):
-    def normalized(x, filters, strides=1, size=3):
-        x = keras.layers.Conv2D(
-            filters, size, strides=strides, padding="same", use_bias=False
-        )(x)
-        return keras.layers.BatchNormalization()(x)
-
-    inputs = keras.Input(shape)
-    x = keras.layers.ReLU()(normalized(inputs, 16))
-    for filters in (16, 32, 64):
-        for block in range(3):
-            strides = 2 if filters > 16 and block == 0 else 1
-            y = keras.layers.ReLU()(normalized(x, filters, strides))
-            y = normalized(y, filters)
-            if strides == 2:
-                x = normalized(x, filters, strides, size=1)
-            x = keras.layers.ReLU()(keras.layers.Add()([x, y]))
-    x = keras.layers.GlobalAveragePooling2D()(x)
-    outputs = keras.layers.Dense(classes, activation="softmax")(x)
-    return keras.Model(inputs, outputs, name="resnet_20")
 
 
 def digits():
@@ -66,7 +45,8 @@ def train_in_phases(train, test, epochs):
         List of tuples: the model, the seconds that its shrinking took, and those of
         its first epoch, with the tracing of its step.
     """
-    model, phases = resnet_20(train[0].shape[1:], 10), []
+    model = resnet_20(keras, train[0].shape[1:], activation="softmax")
+    phases = []
     model.compile(
         keras.optimizers.SGD(0.05, momentum=0.9),
         "sparse_categorical_crossentropy",

@@ -18,6 +18,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 import keras
 import numpy as np
 from _harness import interleaved, milliseconds, publish, ratio, read_options
+from _networks import resnet_20
 from ai_edge_litert.interpreter import Interpreter
 from keras import layers
 
@@ -43,26 +44,6 @@ NOTE = (
 )
 
 
-def resnet_20():
-    def convolved(x, filters, strides=1, size=3):
-        arguments = {"strides": strides, "padding": "same", "use_bias": False}
-        x = layers.Conv2D(filters, size, **arguments)(x)
-        return layers.BatchNormalization()(x)
-
-    inputs = keras.Input((32, 32, 3))
-    x = layers.ReLU()(convolved(inputs, 16))
-    for filters in (16, 32, 64):
-        for block in range(3):
-            strides = 2 if filters > 16 and block == 0 else 1
-            y = layers.ReLU()(convolved(x, filters, strides))
-            y = convolved(y, filters)
-            if strides == 2:
-                x = convolved(x, filters, strides, size=1)
-            x = layers.ReLU()(layers.Add()([x, y]))
-    x = layers.GlobalAveragePooling2D()(x)
-    return keras.Model(inputs, layers.Dense(10)(x), name="resnet_20")
-
-
 def mobilenet_v2():
     return keras.applications.MobileNetV2(
         (224, 224, 3), weights=None, classifier_activation=None
@@ -76,7 +57,11 @@ def mlp():
     )
 
 
-MODELS = {"resnet_20": resnet_20, "mobilenet_v2": mobilenet_v2, "mlp": mlp}
+MODELS = {
+    "resnet_20": lambda: resnet_20(keras),
+    "mobilenet_v2": mobilenet_v2,
+    "mlp": mlp,
+}
 
 
 def calibrated(model, rows):

@@ -7,6 +7,7 @@ the model grow, and what `import kprune` adds to `import keras`.
     python benchmarks/training_overhead.py [--record] [--only lenet_300_100 ...]
 """
 
+import functools
 import os
 import subprocess
 import sys
@@ -23,6 +24,7 @@ from _harness import (
     read_options,
     settle_frameworks,
 )
+from _networks import perceptron, resnet_20, small_cnn
 
 keras, tf_keras, tfmot = settle_frameworks()
 
@@ -31,92 +33,78 @@ import kprune  # noqa: E402
 FRAMEWORKS = ("Keras 3", "kprune", "tf_keras", "TFMOT")
 
 
-def perceptron(k, *widths):
-    inputs = k.Input((784,))
-    x = inputs
-    for width in widths:
-        x = k.layers.Dense(width, activation="relu")(x)
-    return k.Model(inputs, k.layers.Dense(10, activation="softmax")(x))
-
-
-def small_cnn(k):
-    inputs = k.Input((28, 28, 1))
-    x = inputs
-    for filters in (16, 32):
-        x = k.layers.Conv2D(filters, 3, activation="relu")(x)
-        x = k.layers.MaxPooling2D()(x)
-    x = k.layers.Flatten()(x)
-    return k.Model(inputs, k.layers.Dense(10, activation="softmax")(x))
-
-
-def resnet_20(k):
-    def normalized(x, filters, strides=1, size=3):
-        x = k.layers.Conv2D(
-            filters, size, strides=strides, padding="same", use_bias=False
-        )(x)
-        return k.layers.BatchNormalization()(x)
-
-    inputs = k.Input((32, 32, 3))
-    x = k.layers.Activation("relu")(normalized(inputs, 16))
-    for filters in (16, 32, 64):
-        for block in range(3):
-            strides = 2 if filters > 16 and block == 0 else 1
-            y = k.layers.Activation("relu")(normalized(x, filters, strides))
-            y = normalized(y, filters)
-            if strides == 2:
-                x = normalized(x, filters, strides, size=1)
-            x = k.layers.Activation("relu")(k.layers.Add()([x, y]))
-    x = k.layers.GlobalAveragePooling2D()(x)
-    return k.Model(inputs, k.layers.Dense(10, activation="softmax")(x))
-
-
+SOFTMAX = {"activation": "softmax"}
 # Name: model, batch size, steps a round and rounds for frequency 100 and for 1.
 CASES = {
-    "lenet_300_100": (lambda k: perceptron(k, 300, 100), 128, (300, 15), (300, 9)),
-    "small_cnn_28x28": (small_cnn, 128, (200, 9), (100, 5)),
-    "resnet_20_32x32": (resnet_20, 64, (100, 3), (20, 3)),
-    "mlp_2048_2048": (lambda k: perceptron(k, 2048, 2048), 128, (100, 7), (5, 3)),
+    "lenet_300_100": (
+        lambda k: perceptron(k, 300, 100, **SOFTMAX),
+        128,
+        (300, 15),
+        (300, 9),
+    ),
+    "small_cnn_28x28": (lambda k: small_cnn(k, **SOFTMAX), 128, (200, 9), (100, 5)),
+    "resnet_20_32x32": (lambda k: resnet_20(k, **SOFTMAX), 64, (100, 3), (20, 3)),
+    "mlp_2048_2048": (
+        lambda k: perceptron(k, 2048, 2048, **SOFTMAX),
+        128,
+        (100, 7),
+        (5, 3),
+    ),
 }
 
 
 def subjects(make, batch, frequency, steps, rounds):
     """Returns a function for each framework that trains for one round."""
     window = {"begin_step": 0, "end_step": (rounds + 2) * steps, "frequency": frequency}
-    decay = tfmot.sparsity.keras.PolynomialDecay(0.0, 0.8, **window)
-    callbacks = {
-        "kprune": lambda: kprune.PruningCallback(
-            kprune.PolynomialSchedule(0.8, **window)
-        ),
-        "TFMOT": tfmot.sparsity.keras.UpdatePruningStep,
-    }
-    models = {
-        "Keras 3": make(keras),
-        "kprune": kprune.prune(make(keras)),
-        "tf_keras": make(tf_keras),
-        "TFMOT": tfmot.sparsity.keras.prune_low_magnitude(make(tf_keras), decay),
-    }
-    shape = models["Keras 3"].input_shape[1:]
-    rng = np.random.default_rng(0)
-    x = rng.random((steps * batch, *shape), dtype="float32")
-    y = rng.integers(0, 10, steps * batch)
-
-    def trained(name):
-        model = models[name]
-        model.compile("adam", "sparse_categorical_crossentropy", metrics=["accuracy"])
-
-        def fit(count=steps):
-            model.fit(
-                x[: count * batch],
-                y[: count * batch],
-                batch_size=batch,
-                verbose=0,
-                callbacks=[callbacks[name]()] if name in callbacks else None,
-            )
-
+    models = {name: built(name, make, window) for name in FRAMEWORKS}
+    data = examples(models["Keras 3"][0], steps * batch)
+    fits = {name: trainer(*pair, batch, data) for name, pair in models.items()}
+    for fit in fits.values():
         fit(min(steps, 20))  # Traces.
-        return fit
+    return fits
 
-    return {name: trained(name) for name in FRAMEWORKS}
+
+def examples(model, count):
+    """Returns random inputs of a model, and random labels."""
+    rng = np.random.default_rng(0)
+    shape = model.input_shape[1:]
+    return rng.random((count, *shape), dtype="float32"), rng.integers(0, 10, count)
+
+
+def trainer(model, callbacks, batch, data):
+    """Returns a function that trains a model.
+
+    Args:
+        model: Model, from `built`.
+        callbacks: Functions that make its callbacks.
+        batch: Int.
+        data: Pair of arrays, from `examples`.
+
+    Returns:
+        Function of a number of steps, which defaults to all that there are.
+    """
+    model.compile("adam", "sparse_categorical_crossentropy", metrics=["accuracy"])
+
+    def fit(steps=None):
+        x, y = (part[: steps and steps * batch] for part in data)
+        fresh = [make_callback() for make_callback in callbacks]
+        model.fit(x, y, batch_size=batch, verbose=0, callbacks=fresh)
+
+    return fit
+
+
+def built(name, make, window):
+    """Returns a framework's model, and functions that make what it trains with."""
+    if name == "kprune":
+        schedule = kprune.PolynomialSchedule(0.8, **window)
+        callback = functools.partial(kprune.PruningCallback, schedule)
+        return kprune.prune(make(keras)), [callback]
+    if name == "TFMOT":
+        pruning = tfmot.sparsity.keras
+        schedule = pruning.PolynomialDecay(0.0, 0.8, **window)
+        model = pruning.prune_low_magnitude(make(tf_keras), schedule)
+        return model, [pruning.UpdatePruningStep]
+    return make(tf_keras if name == "tf_keras" else keras), []
 
 
 def overhead(names, record):
@@ -157,21 +145,15 @@ def overhead(names, record):
 
 
 def growth(names, record):
-    def size(model):
-        return sum(int(np.prod(v.shape)) * _bytes(v) for v in model.variables)
-
     rows = []
     for name in names:
-        make = CASES[name][0]
-        dense, legacy = make(keras), make(tf_keras)
-        pruned = kprune.prune(dense)
-        wrapped = tfmot.sparsity.keras.prune_low_magnitude(legacy)
+        size = variables(CASES[name][0])
         rows.append(
             [
                 name,
-                f"{size(dense) / 1e6:.3f}",
-                f"{size(pruned) / size(dense):.3f}x",
-                f"{size(wrapped) / size(legacy):.3f}x",
+                f"{size['Keras 3'] / 1e6:.3f}",
+                f"{size['kprune'] / size['Keras 3']:.3f}x",
+                f"{size['TFMOT'] / size['tf_keras']:.3f}x",
             ]
         )
     publish(
@@ -181,6 +163,17 @@ def growth(names, record):
         "Bytes of all variables of the model, the optimizer's not counted.",
         record,
     )
+
+
+def variables(make):
+    """Returns for each framework the bytes of all variables of its model."""
+    window = {"begin_step": 0, "end_step": 1}
+    return {name: bytes_of(built(name, make, window)[0]) for name in FRAMEWORKS}
+
+
+def bytes_of(model):
+    """Returns the bytes of all variables of a model, of Keras 3 or of tf_keras."""
+    return sum(int(np.prod(v.shape)) * _bytes(v) for v in model.variables)
 
 
 def _bytes(variable):
