@@ -2,10 +2,11 @@
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV ?= .venv
 BIN := $(VENV)/bin
+EXTRA ?= dev
 NOTEBOOKS := $(wildcard notebooks/*.ipynb)
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 
-.PHONY: demo test lint slow applications notebooks bench long-bench headline clean
+.PHONY: demo test lint without-tfmot slow applications notebooks bench long-bench headline clean
 
 demo: $(VENV)/installed
 	$(BIN)/kprune demo
@@ -17,6 +18,10 @@ lint: $(VENV)/installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports
+
+# The suite in an environment that has neither tf_keras nor TFMOT.
+without-tfmot:
+	$(MAKE) VENV=$(VENV)-without-tfmot EXTRA=test test
 
 slow: $(VENV)/installed-dev
 	$(BIN)/python -m pytest -m slow
@@ -41,7 +46,7 @@ headline: $(VENV)/installed-dev
 	$(BIN)/python benchmarks/deep_compression.py
 
 clean:
-	rm -rf $(VENV)
+	rm -rf $(VENV) $(VENV)-without-tfmot
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
@@ -51,5 +56,5 @@ $(VENV)/installed: $(BIN)/python setup.cfg pyproject.toml
 	touch $@
 
 $(VENV)/installed-dev: $(BIN)/python setup.cfg pyproject.toml
-	$(BIN)/python -m pip install -e ".[dev]"
+	$(BIN)/python -m pip install -e ".[$(EXTRA)]"
 	touch $@ $(VENV)/installed
