@@ -5,12 +5,33 @@ import keras
 from kprune.callbacks import PruningCallback
 
 
+def _passed_on(hook, waits=False):
+    """Returns a hook that calls that of the callback which is held back.
+
+    Args:
+        hook: String, the name of both.
+        waits: Bool, whether it does so only once the target is reached. Defaults to
+            `False`.
+    """
+
+    def pass_on(self, *arguments, **named):
+        """Calls the same hook of the callback that is held back."""
+        if self.pruning.finished or not waits:
+            getattr(self.callback, hook)(*arguments, **named)
+
+    return pass_on
+
+
 class AfterPruning(keras.callbacks.Callback):
     """Lets a callback see results only once the target sparsity is reached.
 
     For callbacks that keep the best weights, `EarlyStopping` and
     `ModelCheckpoint` above all. Before the target is reached the model is less
     sparse and often scores better, so that they would bring back its past.
+
+    What it holds back until then are the ends of batches and of epochs, and
+    evaluations. All else is passed on: where training and its parts begin, its end,
+    and predictions.
 
     Args:
         callback: The `keras.callbacks.Callback` to hold back.
@@ -49,28 +70,17 @@ class AfterPruning(keras.callbacks.Callback):
         super().set_model(model)
         self.callback.set_model(model)
 
-    def on_train_begin(self, logs=None):
-        """Passes the beginning on."""
-        self.callback.on_train_begin(logs)
-
-    def on_train_end(self, logs=None):
-        """Passes the end on."""
-        self.callback.on_train_end(logs)
-
-    def on_epoch_begin(self, epoch, logs=None):
-        """Passes the beginning of an epoch on."""
-        self.callback.on_epoch_begin(epoch, logs)
-
-    def on_epoch_end(self, epoch, logs=None):
-        """Passes the end of an epoch on, once the target is reached."""
-        if self.pruning.finished:
-            self.callback.on_epoch_end(epoch, logs)
-
-    def on_train_batch_begin(self, batch, logs=None):
-        """Passes the beginning of a batch on."""
-        self.callback.on_train_batch_begin(batch, logs)
-
-    def on_train_batch_end(self, batch, logs=None):
-        """Passes the end of a batch on, once the target is reached."""
-        if self.pruning.finished:
-            self.callback.on_train_batch_end(batch, logs)
+    on_train_begin = _passed_on("on_train_begin")
+    on_train_end = _passed_on("on_train_end")
+    on_epoch_begin = _passed_on("on_epoch_begin")
+    on_epoch_end = _passed_on("on_epoch_end", waits=True)
+    on_train_batch_begin = _passed_on("on_train_batch_begin")
+    on_train_batch_end = _passed_on("on_train_batch_end", waits=True)
+    on_test_begin = _passed_on("on_test_begin", waits=True)
+    on_test_end = _passed_on("on_test_end", waits=True)
+    on_test_batch_begin = _passed_on("on_test_batch_begin", waits=True)
+    on_test_batch_end = _passed_on("on_test_batch_end", waits=True)
+    on_predict_begin = _passed_on("on_predict_begin")
+    on_predict_end = _passed_on("on_predict_end")
+    on_predict_batch_begin = _passed_on("on_predict_batch_begin")
+    on_predict_batch_end = _passed_on("on_predict_batch_end")

@@ -1,13 +1,12 @@
 """`PruningCallback`: pruning during `model.fit`."""
 
-import math
 import numbers
 import warnings
 
 import keras
 
 from kprune import announcements, registry
-from kprune.planning import make_plan, running_callbacks
+from kprune.planning import end_plan, make_plan, running_callbacks
 from kprune.preflight import (
     as_criterion,
     by_stage,
@@ -17,10 +16,12 @@ from kprune.preflight import (
     frozen,
 )
 from kprune.pruner import Pruner, kinds_to_follow
-from kprune.rollback import Guard, Rollback, leave
+from kprune.rewinding import Rewind, forget_early_weights
+from kprune.rollback import Guard, checked_rollback, leave
 from kprune.schedules import check_sparsity
-from kprune.tracking import follow, forget, optimizers_of
+from kprune.tracking import follow, forget_replaced
 from kprune.updates import updaters
+from kprune.whole_model import clock_of
 
 
 class PruningCallback(keras.callbacks.Callback):
@@ -38,8 +39,8 @@ class PruningCallback(keras.callbacks.Callback):
         criterion: Name, object or function of a weight, how weights are scored; a
             pair of them, one for each stage, with a `TwoStageSchedule`. Defaults to
             `"magnitude"`.
-        scope: Name or object, which weights compete: `"layer_wise"` or
-            `"global"`. Defaults to `"layer_wise"`.
+        scope: Name or object, which weights compete: `"layer_wise"`, `"global"`,
+            `"erk"` and others of `kprune.scopes`. Defaults to `"layer_wise"`.
         calibration_data: Examples for a criterion that looks at gradients or
             activations: a pair of arrays `(x, y)`, a batched `tf.data.Dataset` or a
             `keras.utils.PyDataset`. A few hundred do. Defaults to none.
@@ -93,12 +94,7 @@ class PruningCallback(keras.callbacks.Callback):
         self.scope = registry.get("scopes", scope)
         self.calibration_data = calibration_data
         self.regrowth = regrowth and registry.get("regrowths", regrowth)
-        if rollback is not None and not isinstance(rollback, Rollback):
-            raise ValueError(
-                f"Expected rollback=kprune.Rollback(monitor, tolerance), got "
-                f"{rollback!r}."
-            )
-        self.rollback = rollback
+        self.rollback = checked_rollback(rollback)
         check_start(start)
         self.start = start
         self._pruner = None
@@ -126,6 +122,7 @@ class PruningCallback(keras.callbacks.Callback):
         if self._is_short_form and model is not self.model:
             self.schedule = None  # it was made for the steps of another model
         super().set_model(model)
+        forget_replaced(model)
         self._reporter = None
         callback_list = running_callbacks()
         if callback_list is not None and self in callback_list.callbacks:
@@ -146,10 +143,10 @@ class PruningCallback(keras.callbacks.Callback):
         """Checks what can be known before any training, and prepares its step."""
         check_pruned(self.model)
         self._check()
-        forget(self.model, optimizers_of(self.model))  # of what trained it before
         follow(self.model, kinds_to_follow(self._criteria, self.regrowth))
         self._pruner = self._guard = None
         self._next_look, self._looked = 0, None
+        self._clock = clock_of(self.model)  # before a backup is restored
 
     def _check(self):
         is_known = self.schedule is not None
@@ -200,9 +197,9 @@ class PruningCallback(keras.callbacks.Callback):
             self._last_step()
         self._pruner.synchronize()
         if self._guard is not None:
-            said = self._guard.judge(logs or {})
-            if said:
-                self._say(said)
+            self._say(self._guard.judge(logs or {}))
+        if self._no_batch_follows() and self._is_last_epoch:
+            end_plan(self.model)
         if logs is not None:
             logs["sparsity"] = self._pruner.sparsity
 
@@ -255,17 +252,17 @@ class PruningCallback(keras.callbacks.Callback):
 
     def _make_plan(self, epoch):
         """Settles schedule and origin, now that the clock is what it will be."""
-        plan = make_plan(self.model, epoch, self.params, self.start)
+        plan = make_plan(self.model, epoch, self.params, self.start, self._clock)
         if self.schedule is None:
             self.schedule = plan.short_form(self._final_sparsity)
         self._pruner = self._new_pruner(plan)
+        if not isinstance(self.regrowth, Rewind):
+            forget_early_weights(self.model)
         if self.rollback is None:
             leave(self.model)
         else:
             self._guard = Guard(self.rollback, self._pruner)
-            last_batch = plan.step + math.ceil(plan.an_epoch or 1) - 1
-            due = self.schedule.last_due(last_batch)
-            self._guard.check_reference(0.0 if due is None else self.schedule(due))
+            self._guard.check_reference(plan.first_sparsity(self.schedule))
         self._announce(plan.step, plan.remaining, plan.an_epoch)
 
     def _new_pruner(self, plan):

@@ -8,7 +8,7 @@ import dataclasses
 import numpy as np
 
 from kprune.weight_access import as_array
-from kprune.whole_model import clock_of, stores
+from kprune.whole_model import clock_of, masked_weights, stores
 
 NOT_YET = -1  # In a variable of `Tracked`: what it is to hold has not come yet.
 
@@ -41,7 +41,7 @@ def plan_of(model):
 
 
 def set_plan(model, began, end):
-    """Notes in a pruned model when a `fit` began and when it is to end.
+    """Notes in a pruned model when a `fit` began and when it is to end, or has ended.
 
     Args:
         model: A model that `kprune.prune` has made. It is changed.
@@ -97,10 +97,21 @@ def last_update(model, origin):
     return Noted(int(clock) - origin, asked) if is_past else None
 
 
+def origin_of_last_update(model):
+    """Returns the clock from which the schedule of the last such update counts."""
+    return int(as_array(_noted(model))[1])
+
+
 def has_removed(model):
     """Tells whether such an update has ever removed weights, back by now or not."""
     noted = _noted(model)
     return noted is not None and as_array(noted)[3] > 0
+
+
+def removed_now(model):
+    """Counts the weights that are removed now, those of frozen layers, too."""
+    masks = [as_array(entry.mask) for entry in masked_weights(model)]
+    return sum(mask.size - int(np.count_nonzero(mask)) for mask in masks)
 
 
 def note_update(model, origin, asked, reached):

@@ -1,6 +1,7 @@
 """What a `fit` plans: when it began, when it is to end, and what follows from that."""
 
 import dataclasses
+import math
 import sys
 
 import keras
@@ -55,6 +56,12 @@ class Plan:
         begin_step, end_step = self.began - self.origin, self._three_quarters()
         return PolynomialSchedule(final_sparsity, begin_step, end_step)
 
+    def first_sparsity(self, schedule):
+        """Returns the sparsity that a schedule asks for by the end of an epoch."""
+        last_batch = self.step + math.ceil(self.an_epoch or 1) - 1
+        due = schedule.last_due(last_batch)
+        return 0.0 if due is None else schedule(due)
+
     def regrowth(self, regrowth):
         """Returns a regrowth that knows its end, after three quarters if not given.
 
@@ -71,13 +78,13 @@ class Plan:
                 f"{regrowth!r} can't plan: the number of batches is unknown. Give it "
                 "an `end_step`, or pass `steps_per_epoch` to `fit`."
             )
-        return regrowth.planned(self._three_quarters())
+        return regrowth.planned(self.began - self.origin, self._three_quarters())
 
     def _three_quarters(self):
         return self.began - self.origin + (self.end - self.began) * 3 // 4
 
 
-def make_plan(model, epoch, params, start):
+def make_plan(model, epoch, params, start, clock_before):
     """Returns the plan of a `fit`, and notes it in the model.
 
     Args:
@@ -85,6 +92,8 @@ def make_plan(model, epoch, params, start):
         epoch: Int, the first epoch of this `fit`.
         params: Dict, what Keras tells callbacks.
         start: `"model"` or `"fit"`, from when the schedule's steps count.
+        clock_before: Int, the clock when this `fit` began. It is another by now if a
+            callback has restored a backup.
 
     Returns:
         `Plan`.
@@ -92,15 +101,24 @@ def make_plan(model, epoch, params, start):
     clock = clock_of(model)
     remaining = _remaining_steps(model, epoch, params)
     # A plan that was stored is that of a run that is now resumed, if the clock
-    # stands within it; otherwise a new one begins, whatever `initial_epoch` is.
+    # stands within it; otherwise a new one begins, whatever `initial_epoch` is. From
+    # epoch 0 only backups are resumed, a `fit` of its own that was stopped is not.
     began, end = plan_of(model)
-    if epoch == 0 or not _lies_within(clock, began, end):
+    is_new = epoch == 0 and clock == clock_before
+    if is_new or not _lies_within(clock, began, end):
         began = clock
         end = None if remaining is None else clock + remaining
         set_plan(model, began, end)
     an_epoch = remaining and remaining / (params.get("epochs", epoch + 1) - epoch)
     origin = began if start == "fit" else 0
     return Plan(clock, began, end, remaining, an_epoch, origin)
+
+
+def end_plan(model):
+    """Notes in a pruned model when its latest `fit` ended, if that was not known."""
+    began, end = plan_of(model)
+    if end is None:
+        set_plan(model, began, clock_of(model))
 
 
 def _lies_within(step, began, end):

@@ -59,7 +59,7 @@ def check_parts(model, criteria, scope, regrowth, highest, among=None):
     for criterion in criteria:
         check_combination(criterion, granularities, scope)
     if regrowth is not None:
-        regrowth.check(granularities)
+        regrowth.check(granularities, scope)
     contenders = contenders_of(model, among)
     if contenders:
         scope.check(contenders, highest)
@@ -205,7 +205,7 @@ def by_stage(criterion, schedule):
 
     Args:
         criterion: What `as_criterion` returns.
-        schedule: `Schedule`, or `None` for one that will have a single stage.
+        schedule: `Schedule`, or `None` for what a sparsity alone will become.
 
     Returns:
         Tuple with one criterion for each stage, or with a single one for all.
@@ -217,9 +217,12 @@ def by_stage(criterion, schedule):
         return (criterion,)
     stages = 1 if schedule is None else 1 + len(schedule.stage_steps)
     if len(criterion) != stages:
+        has = f"the schedule has {stages}"
+        if schedule is None:
+            has = "what follows from a sparsity alone has a single one"
         raise ValueError(
             f"criterion={criterion!r} holds {len(criterion)} criteria, one for each "
-            f"stage, and the schedule has {stages}. Pass one criterion, or a pair with "
-            "a `TwoStageSchedule`."
+            f"stage, and {has}. Pass one criterion, or a pair with a "
+            "`TwoStageSchedule`."
         )
     return criterion

@@ -1,6 +1,7 @@
 """`Pruner`: carries out the mask updates that a schedule asks for."""
 
 from kprune import memory, registry, whole_model
+from kprune.arguments import check_whole
 from kprune.preflight import (
     as_criterion,
     by_stage,
@@ -34,10 +35,11 @@ class Pruner:
         criterion: Name, object or function of a weight, how weights are scored; a
             pair of them, one for each stage, with a `TwoStageSchedule`. Defaults to
             `"magnitude"`.
-        scope: Name or object, which weights compete: `"layer_wise"` or
+        scope: Name or object, which weights compete (see `kprune.scopes`), such as
             `"global"`. Defaults to `"layer_wise"`.
-        origin: Int, the clock from which the schedule's steps count. Defaults to
-            0, when the model was first pruned; `pruner.clock` is the present.
+        origin: Int of 0 or more, the clock from which the schedule's steps count.
+            Defaults to 0, when the model was first pruned; `pruner.clock` is the
+            present.
         calibration_data: What `kprune.calibration.CalibrationData` takes: examples
             for a criterion that looks at gradients or activations. Defaults to none.
         regrowth: Name or object, how removed weights come back, such as
@@ -90,7 +92,7 @@ class Pruner:
                 f"{self.regrowth!r} does not say when it ends, and only a "
                 "PruningCallback knows how long training lasts. Give it an `end_step`."
             )
-        self.origin = origin
+        self.origin = check_whole("origin", origin, 0)
         self.held = False
         self.sparsity = 0.0
         self._among = among
@@ -163,10 +165,10 @@ class Pruner:
         Returns:
             Int, or `None` if all are done.
         """
-        if self._done is _NOTHING_YET:
-            return clock + 1
         if self.held:
             return None
+        if self._done is _NOTHING_YET:
+            return clock + 1
         dues = [part.next_due(clock - self.origin) for part in self._parts()]
         dues = [due for due in dues if due is not None]
         return min(dues) + self.origin if dues else None
@@ -244,7 +246,7 @@ class Pruner:
             return
         self.sparsity = self._updater(due).update(
             asked,
-            due,
+            self.clock - self.origin,
             regrows=self._regrows(due, last, asked),
             reopens=last is not None and asked < last.asked,
         )

@@ -1,16 +1,17 @@
 """`Rollback`: back to the last masks that kept a metric, when pruning went too far."""
 
 import math
-import numbers
 import sys
+import warnings
 import zlib
 
 import numpy as np
 
-from kprune.arguments import check_whole
-from kprune.memory import NOT_YET, has_removed, tracked_with
+from kprune.arguments import check_number, check_whole
+from kprune.memory import NOT_YET, has_removed, removed_now, tracked_with
 from kprune.registry import Configurable
-from kprune.snapshot import Snapshot, drop, empty, is_empty, make_room
+from kprune.snapshot import Snapshot, drop, empty, make_room
+from kprune.tracking import check_built
 from kprune.weight_access import as_array
 
 _SMALLER_IS_BETTER = ("loss", "error", "mae", "mse", "perplexity")
@@ -39,8 +40,9 @@ class Rollback(Configurable):
             the name of the metric tells.
         patience: Int of 0 or more, how many epochs in a row may be worse, so that
             training can make up for a step of pruning. For a run that is resumed
-            then, what is kept aside has room in the model until `fit` ends, which is
-            about twice as large by it, and so are its files. Defaults to 0.
+            then, or from within an epoch, what is kept aside has room in the model
+            until `fit` ends, which is about twice as large by it, and so are its
+            files. Defaults to 0: no room, and a warning where that is missed.
 
     Raises:
         ValueError: If an argument lies outside its range, or if the name does not
@@ -53,13 +55,13 @@ class Rollback(Configurable):
     """
 
     def __init__(self, monitor, tolerance, *, reference=None, mode=None, patience=0):
-        if not _is_number(tolerance) or tolerance < 0:
-            raise ValueError(f"tolerance={tolerance!r} must be a number of 0 or more.")
-        if reference is not None and not _is_number(reference):
-            raise ValueError(
-                f"reference={reference!r} must be a finite number, what "
-                f"{monitor!r} is without pruning, or None."
-            )
+        if not isinstance(monitor, str):
+            raise ValueError(f"monitor={monitor!r} must be the name of a metric.")
+        in_range, expected = lambda n: 0 <= n < math.inf, "a number of 0 or more"
+        check_number("tolerance", tolerance, in_range, expected)
+        if reference is not None:
+            expected = f"a finite number, what {monitor!r} is without pruning, or None"
+            check_number("reference", reference, math.isfinite, expected)
         self.monitor = monitor
         self.tolerance = float(tolerance)
         self.reference = None if reference is None else float(reference)
@@ -82,18 +84,7 @@ class Rollback(Configurable):
         return worse <= self.tolerance  # never so for NaN
 
     def get_config(self):
-        return {
-            "monitor": self.monitor,
-            "tolerance": self.tolerance,
-            "reference": self.reference,
-            "mode": self.mode,
-            "patience": self.patience,
-        }
-
-
-def _is_number(value):
-    is_real = isinstance(value, numbers.Real) and not isinstance(value, (bool, np.bool))
-    return is_real and math.isfinite(value)
+        return dict(vars(self))
 
 
 def _mode_of(monitor):
@@ -102,11 +93,20 @@ def _mode_of(monitor):
     return "max" if any(part in monitor for part in _LARGER_IS_BETTER) else None
 
 
+def checked_rollback(rollback):
+    """Returns what was given, if it is a `Rollback` or `None`."""
+    if rollback is not None and not isinstance(rollback, Rollback):
+        raise ValueError(
+            f"Expected rollback=kprune.Rollback(monitor, tolerance), got {rollback!r}."
+        )
+    return rollback
+
+
 class Guard:
     """Carries out a `Rollback` in one training.
 
-    The reference, whether sparsity is held, and how many epochs in a row were worse
-    are saved with the model.
+    The reference, whether sparsity is held, how many epochs in a row were worse, and
+    how many weights were removed in the last good one are saved with the model.
 
     Args:
         rollback: `Rollback`.
@@ -117,13 +117,20 @@ class Guard:
         self.rollback = rollback
         self.pruner = pruner
         model = pruner.model
-        unknown = np.array([math.nan, False, NOT_YET, 0, 0], "float64")
+        check_built(model, "what is good has to be kept aside before the first step")
+        unknown = np.array([math.nan, False, NOT_YET, 0, 0, 0], "float64")
         self._state = tracked_with(model, "rollback").hold("rollback", unknown)
         self._begin_unless_known()
+        is_good = self._is_good()
+        if is_good:
+            empty(model)
         if rollback.patience and not self.held:
             make_room(model)
-        is_good = self._is_good()
-        self._snapshot = Snapshot(model) if is_good else Snapshot.found_in(model)
+        self._snapshot = Snapshot.found_in(model)
+        if is_good:
+            self._keep_aside()
+        elif self._snapshot is None and not self.held and removed_now(model):
+            self._warn_of_no_way_back()
         pruner.held = self.held
         pruner.measure()
 
@@ -131,8 +138,24 @@ class Guard:
         """Tells whether the model as a run begins can be gone back to."""
         if self.held or self._bad_epochs > 0:
             return False
-        is_dense = not math.isnan(self.reference) and self.pruner.measure() == 0
-        return is_dense or self._bad_epochs == 0
+        removed, was_judged = removed_now(self.pruner.model), self._bad_epochs == 0
+        is_dense = not math.isnan(self.reference) and removed == 0
+        # What was removed after the last epoch that was judged may be too much.
+        return is_dense or (was_judged and removed <= as_array(self._state)[3])
+
+    def _keep_aside(self):
+        """Takes the model as it is for what can be gone back to."""
+        self._snapshot = Snapshot(self.pruner.model)
+        self._snapshot.put_into(self.pruner.model)  # for a run that is interrupted
+
+    def _warn_of_no_way_back(self):
+        warnings.warn(
+            f"{self.rollback!r} has not judged the weights that are removed now, and "
+            "there is no way back from them until it finds an epoch good. To have one, "
+            "resume from a file of the end of a good epoch. With patience=1 or more, "
+            "all files hold the last good state.",
+            stacklevel=2,
+        )
 
     def _begin_unless_known(self):
         """Begins anew if the model was last guarded by another `Rollback`."""
@@ -145,10 +168,12 @@ class Guard:
         if reference is None:
             reference = self.reference if metric == last_metric else math.nan
         empty(self.pruner.model)  # what is in it is the other's
-        self._state.assign([reference, False, NOT_YET, metric, whole])
+        self._state.assign([reference, False, NOT_YET, 0, metric, whole])
 
-    def _note(self, reference, held, bad_epochs):
-        self._state.assign([reference, held, bad_epochs, *as_array(self._state)[3:]])
+    def _note(self, reference, held, bad_epochs, removed=None):
+        *_, before, metric, whole = as_array(self._state)
+        removed = before if removed is None else removed
+        self._state.assign([reference, held, bad_epochs, removed, metric, whole])
 
     @property
     def reference(self):
@@ -210,16 +235,12 @@ class Guard:
             self._note(value, self.held, self._bad_epochs)
         self.check_reference(0.0)
         if self.rollback.keeps(value, self.reference):
-            self._note(self.reference, self.held, 0)
-            empty(self.pruner.model)
-            self._snapshot = Snapshot(self.pruner.model)
+            self._note(self.reference, self.held, 0, removed_now(self.pruner.model))
+            self._keep_aside()
             return None
         self._note(self.reference, self.held, max(self._bad_epochs, 0) + 1)
-        if self._bad_epochs <= self.rollback.patience:
-            if self._snapshot is not None and is_empty(self.pruner.model):
-                self._snapshot.put_into(self.pruner.model)  # to be resumed from here
-            return None
-        return self._go_back(value)
+        is_enough = self._bad_epochs > self.rollback.patience
+        return self._go_back(value) if is_enough else None
 
     def _is_before_pruning(self):
         """Tells whether the epoch's metric is that of the model without pruning.
@@ -247,7 +268,7 @@ class Guard:
 
     def end(self):
         """Gives up the room for a way back, unless patience lasts."""
-        if is_empty(self.pruner.model):
+        if self._bad_epochs <= 0:
             drop(self.pruner.model)
 
 

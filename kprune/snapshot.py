@@ -61,8 +61,10 @@ class Snapshot:
     def put_into(self, model):
         """Writes the values into the room of a model, so that they are saved with it.
 
-        There is none for what has been made since `make_room`.
+        There may be none, and there is none for what has been made since `make_room`.
         """
+        if _room(model).get(_HOLDS) is None:
+            return
         for key, value in self.values.items():
             variable = _room(model).get(_STORED + key)
             if variable is not None:
@@ -125,7 +127,7 @@ def make_room(model):
     present = {key: tracked.get(_STORED + key) for key in variables}
     if any(v is not None and v.shape != variables[k].shape for k, v in present.items()):
         drop(model)  # it was made before masks were added
-    if not is_empty(model):
+    if not _is_empty(model):
         return  # what has been made since was not yet there
     for key, variable in variables.items():
         tracked.hold(_STORED + key, np.zeros(variable.shape, variable.dtype))
@@ -139,7 +141,7 @@ def empty(model):
         holds.assign(False)
 
 
-def is_empty(model):
+def _is_empty(model):
     """Tells whether a model has no snapshot in it."""
     holds = _room(model).get(_HOLDS)
     return holds is None or not as_array(holds)

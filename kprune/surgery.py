@@ -14,7 +14,8 @@ from kprune.prunable import find_weights
 from kprune.stand_ins import Wrapping, plain_copy, pruned_copy
 from kprune.ties import couplings, ties_of
 from kprune.tracking import follow
-from kprune.whole_model import masked_weights, stores
+from kprune.weight_access import as_array
+from kprune.whole_model import clock_of, masked_weights, stores
 from kprune.wrapper import PruningWrapper
 
 
@@ -164,6 +165,8 @@ def strip(model):
     and weights of one cluster have their mean. Values below 1.2e-38 (denormals), which
     TensorFlow takes for zero, come out as zero in weights that had a mask.
 
+    Where training went by and no mask removes anything, a warning says so.
+
     Args:
         model: A model that `prune` has made. It is not changed, unless it was
             pruned in place; then it is stripped in place.
@@ -187,6 +190,7 @@ def strip(model):
             f"The model {model.name!r} holds no masks, so there is nothing to strip. "
             "Pass the model that `kprune.prune` returned."
         )
+    _warn_if_dense(model)
     if is_pruned_in_place(model):
         for entry in model.kprune_store.entries:
             entry.variable.assign(entry.held(entry.variable))
@@ -197,6 +201,20 @@ def strip(model):
         follow(model, [])
         return pruned_model.detach(model)
     return plain_copy(model)
+
+
+def _warn_if_dense(model):
+    """Warns if a model was trained with masks and none of them removes anything."""
+    found, steps = stores(model), clock_of(model)
+    masks_only = all(type(store) is MaskStore for store in found)
+    masks = (e.mask for store in found for e in store.entries)
+    if steps and masks_only and all(as_array(mask).all() for mask in masks):
+        warnings.warn(
+            f"The model {model.name!r} was trained for {steps} steps with masks, and "
+            "no weight is removed. Was the PruningCallback left out of `fit`, or has "
+            "its schedule not begun?",
+            stacklevel=3,
+        )
 
 
 def stripped_for(caller, model):

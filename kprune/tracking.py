@@ -53,6 +53,31 @@ def optimizers_of(model):
     return list({id(optimizer): optimizer for optimizer in plain}.values())
 
 
+def forget_replaced(model):
+    """Forgets the optimizers that `compile` has replaced since a model was trained.
+
+    To be called before `fit` has made a training step of it. Optimizers that the
+    model or a layer has as an attribute, for a step of its own, are not forgotten.
+
+    Args:
+        model: A pruned model. It is changed.
+    """
+    # `compile` gives up the step that was traced with the optimizer before.
+    if getattr(model, "train_function", None) is None:
+        kept = {id(plain_optimizer(optimizer)) for optimizer in _optimizers_in(model)}
+        forget(model, [o for o in optimizers_of(model) if id(o) not in kept])
+
+
+def _optimizers_in(model):
+    """Lists the optimizers that a model or a layer holds, also in lists and dicts."""
+    found = []
+    for layer in model._flatten_layers():
+        for value in list(vars(layer).values()):
+            values = value.values() if isinstance(value, dict) else value
+            found += values if isinstance(value, (list, tuple, dict)) else [value]
+    return [value for value in found if isinstance(value, keras.optimizers.Optimizer)]
+
+
 def forget(model, optimizers):
     """Forgets that some optimizers have updated a model, all but its own.
 
@@ -163,11 +188,15 @@ def _check(model, kinds):
             "the gradients of its own examples. Train on one device, or take a method "
             "that needs none of it."
         )
+    check_built(model, f"{', '.join(kinds)} has to be followed from the first step on")
+
+
+def check_built(model, reason):
+    """Raises a `ValueError` unless a model has its weights, and says for what."""
     if not model.built:
         raise ValueError(
-            f"The model {model.name!r} has no weights yet, and {', '.join(kinds)} has "
-            "to be followed from the first step on. Call it once on a batch, as in "
-            "`model(x[:1])`, or give it an Input."
+            f"The model {model.name!r} has no weights yet, and {reason}. Call it once "
+            "on a batch, as in `model(x[:1])`, or give it an Input."
         )
 
 

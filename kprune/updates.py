@@ -84,7 +84,8 @@ class Updater:
 
         Args:
             sparsity: Float in [0, 1).
-            step: Int, the step of the schedule, for the regrowth. Defaults to 0.
+            step: Int, the step of the schedule that training stands at, for the
+                regrowth. Defaults to 0.
             regrows: Bool, whether the regrowth takes part. Defaults to `False`.
             reopens: Bool, whether all weights that were removed compete again.
                 Defaults to `False`.
@@ -169,11 +170,9 @@ class Updater:
             granularity=granularities,
             scope=self.scope,
             ties=ties_of(self.model, granularities, [e.variable for e in entries]),
+            reopens=reopens,
         )
-        if regrows:
-            found = self.regrowth(update)
-        else:
-            found = update.prune(masks=None) if reopens else update.prune()
+        found = self.regrowth(update) if regrows else update.prune()
         shapes = [weight.shape for weight in weights]
         for layout, shape, mask in zip(layouts, shapes, found, strict=True):
             yield np.ascontiguousarray(layout.own(mask, shape))

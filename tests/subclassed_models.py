@@ -2,6 +2,7 @@
 
 import keras
 import numpy as np
+import tensorflow as tf
 from keras import layers
 
 
@@ -52,3 +53,33 @@ def bare():
     model = Bare(layers.Dense(3))
     model(np.ones((1, 6), "float32"))
     return model
+
+
+@keras.saving.register_keras_serializable("kprune_tests")
+class TwoOptimizers(keras.Model):
+    """A model whose head is trained by an optimizer that `compile` knows nothing of."""
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.hidden = layers.Dense(16, "relu", name="hidden")
+        self.head = layers.Dense(3, name="head")
+        self.second = keras.optimizers.SGD(0.01, momentum=0.9)
+
+    def build(self, input_shape):
+        self.hidden.build(input_shape)
+        self.head.build((None, 16))
+
+    def call(self, inputs):
+        return self.head(self.hidden(inputs))
+
+    def train_step(self, batch):
+        x, y = batch
+        with tf.GradientTape() as tape:
+            loss = tf.reduce_mean((self(x, training=True) - y) ** 2)
+        weights = self.hidden.trainable_variables, self.head.trainable_variables
+        gradients = tape.gradient(loss, weights)
+        for optimizer, *update in zip(
+            (self.optimizer, self.second), gradients, weights, strict=True
+        ):
+            optimizer.apply(*update)
+        return {"mean_squared_error": loss}

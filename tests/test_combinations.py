@@ -378,19 +378,24 @@ def test_schedule_is_followed_within_a_scope(schedule, scope):
     assert before == SPARSITY
 
 
-def exchanges(regrowth, granularity):
-    """Tells whether a regrowth exchanges units that depend on each other."""
-    regrowth = registry._families["regrowths"][regrowth]
-    granularity = usual("granularities", granularity)
-    return regrowth.exchanges and (granularity.within_layer or granularity.tied_by)
+def why_no_exchange(regrowth, granularity, scope):
+    """Returns what is said where units can't be exchanged, or `None`."""
+    granularity, scope = usual("granularities", granularity), usual("scopes", scope)
+    if not registry._families["regrowths"][regrowth].exchanges:
+        return None
+    if not scope.fixed_count:
+        return "Take a scope with"
+    is_bound = granularity.within_layer or granularity.tied_by
+    return "single weights, blocks or chan" if is_bound else None
 
 
 def regrow(granularity, scope, regrowth):
     """Carries out four updates of a regrowth with a training step after each."""
-    if exchanges(regrowth, granularity):
+    refusal = why_no_exchange(regrowth, granularity, scope)
+    if refusal:
         model = bench(granularity)
         model.begin(granularity, scope)
-        assert_refused(model, "single weights, blocks or chan", regrowth=regrowth)
+        assert_refused(model, refusal, scope=scope, regrowth=regrowth)
         return False
     model = bench(granularity, regrowth)
     model.begin(granularity, scope)

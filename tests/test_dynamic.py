@@ -161,6 +161,53 @@ def test_a_cycle_opens_masks_and_nothing_else_does():
     assert counts_of_masks(model) == DONE
 
 
+@pytest.mark.parametrize("name", [*METHODS, "deviations", "rewind"])
+def test_a_cycle_opens_masks_whatever_brings_weights_back(name):
+    parts = {
+        **METHODS,
+        "deviations": lambda: {
+            "regrowth": kprune.DynamicNetworkSurgery(0.5, 5, 20, deviations=0.5)
+        },
+        "rewind": lambda: {"regrowth": kprune.Rewind()},
+    }
+    model, watch = pruned(), Watch()
+    cycles = kprune.CyclicSchedule(0.75, cycles=2, sparse_steps=5, begin_step=5)
+
+    fit(model, kprune.PruningCallback(cycles, **parts[name]()), watch)
+
+    zeros = [zeros["hidden"] for zeros in watch.zeros]
+    sparse = zeros[5] if name == "deviations" else DONE["hidden"]
+    assert zeros[:15] == [0] * 5 + [sparse] * 5 + [0] * 5
+    assert min(zeros[15:]) > 0
+    if name != "deviations":
+        assert zeros[15:] == [sparse] * 9
+
+
+@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("due", [15, 23])  # before the end of the method, and past it
+def test_no_weight_comes_back_past_the_end(name, due):
+    model = pruned()
+    end = 23 if due == 23 else 11
+    rising = kprune.PolynomialSchedule(0.75, 3, end_step=end, frequency=4)
+    pruner = kprune.Pruner(model, rising, **METHODS[name]())
+    for clock in (0, 10):
+        kprune.set_clock(model, clock)
+        pruner.step()
+    for entry in entries(model):
+        removed = ~entry.mask.numpy()
+        if name == "surgery":
+            entry.tracked_as("shadow").assign(np.where(removed, 9.0, 1.0))
+            entry.variable.assign(np.where(removed, 0.0, 1.0))
+    before = [entry.mask.numpy() for entry in entries(model)]
+
+    kprune.set_clock(model, 23)  # a batch of many steps has skipped what was due at 15
+    pruner.step()
+
+    for entry, mask in zip(entries(model), before, strict=True):
+        assert mask.any() and not (entry.mask.numpy() & ~mask).any()
+    assert counts_of_masks(model) == DONE
+
+
 ALL = {
     **METHODS,
     "rewind": lambda: {"regrowth": kprune.Rewind(step=2)},
@@ -465,10 +512,14 @@ def test_surgery_with_thresholds_finds_its_own_sparsity(capsys):
     model = pruned()
     regrowth = kprune.DynamicNetworkSurgery(frequency=5, end_step=20, deviations=0.5)
 
-    pruning = kprune.PruningCallback(kprune.ConstantSchedule(0.0), regrowth=regrowth)
+    pruning = kprune.PruningCallback(
+        kprune.ConstantSchedule(0.1, 12), regrowth=regrowth
+    )
     history = fit(model, pruning, verbose=2)
 
-    assert 0.5 < history.history["sparsity"][-1] < 0.9
+    before, after = history.history["sparsity"]
+    assert before == 0  # the schedule says when
+    assert 0.5 < after < 0.9
     assert "reaches the sparsity that Dynamic" in capsys.readouterr().out
 
 

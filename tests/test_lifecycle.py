@@ -45,6 +45,13 @@ def compiled(model, **options):
     return model
 
 
+def eagerly(plain):
+    """Makes a pruned model whose training is not traced, which takes longer."""
+    model = kprune.prune(plain)
+    model.compile("sgd", "mse", run_eagerly=True)
+    return model
+
+
 fit = functools.partial(training_helpers.fit, shuffle=False)
 
 
@@ -460,6 +467,67 @@ def test_start_fit_counts_from_each_fit():
 
     assert counts(model) == {"hidden": 86, "head": 43}
     assert ours.finished
+
+
+@pytest.mark.filterwarnings("ignore:Training ended at step")
+def test_a_run_killed_in_its_first_epoch_goes_on_by_its_plan(plain, tmp_path):
+    schedule = kprune.ConstantSchedule(0.75, begin_step=15)
+    clocks = []
+
+    class Killed(Exception):
+        pass
+
+    class Kill(keras.callbacks.Callback):
+        def on_train_batch_end(self, batch, logs=None):
+            if batch == 7:
+                raise Killed
+
+    class Watch(keras.callbacks.Callback):
+        def on_train_batch_begin(self, batch, logs=None):
+            if not clocks and sum(counts(self.model).values()):
+                clocks.append(clock_of(self.model))
+
+    backup = keras.callbacks.BackupAndRestore(tmp_path, save_freq=3)
+    callbacks = [kprune.PruningCallback(schedule, start="fit"), backup]
+    with pytest.raises(Killed):
+        fit(eagerly(plain), *callbacks, Kill())
+
+    resumed = eagerly(plain)
+    callbacks[0] = kprune.PruningCallback(schedule, start="fit")
+    fit(resumed, *callbacks, Watch())
+
+    assert clocks == [15]
+
+
+def test_a_run_that_was_stopped_is_not_resumed_by_one_from_the_first_epoch(plain):
+    schedule = kprune.ConstantSchedule(0.75, begin_step=2)
+    model = eagerly(plain)
+    early = kprune.ConstantSchedule(0.25, begin_step=2)
+    fit(model, kprune.PruningCallback(early, start="fit"), StopAfter(4))
+    seen = []
+
+    class Watch(keras.callbacks.Callback):
+        def on_train_batch_begin(self, batch, logs=None):
+            seen.append(sum(counts(self.model).values()))
+
+    fit(model, kprune.PruningCallback(schedule, start="fit"), Watch(), epochs=1)
+
+    assert seen[:4] == [36, 36, 108, 108]
+
+
+@pytest.mark.filterwarnings("ignore:Your input ran out of data")
+def test_a_run_of_unknown_length_ends_with_its_last_epoch(plain):
+    model = eagerly(plain)
+    options = {"x": generated(4), "shuffle": False, "verbose": 0}
+    early = kprune.ConstantSchedule(0.25, begin_step=2)
+    model.fit(**options, callbacks=[kprune.PruningCallback(early, start="fit")])
+    late = kprune.PruningCallback(
+        kprune.ConstantSchedule(0.75, begin_step=6), start="fit"
+    )
+
+    history = model.fit(**options, initial_epoch=1, epochs=3, callbacks=[late])
+
+    assert history.history["sparsity"] == [0.25, 0.75]
 
 
 def test_a_lost_counter_never_lowers_sparsity():

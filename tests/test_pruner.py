@@ -106,9 +106,19 @@ def test_pruners_for_different_layers_go_by_schedules_of_their_own(model):
     assert (first.sparsity, second.sparsity) == (0.75, 0.5)
 
 
-def test_an_origin_shifts_the_schedule(model):
+@pytest.mark.parametrize(
+    "origin, begin_step, regrowth",
+    [
+        (5, 2, None),
+        (7, 0, None),
+        (7, 0, kprune.SET(frequency=5, end_step=50)),
+    ],
+    ids=["now", "in the future", "in the future with a regrowth"],
+)
+def test_an_origin_shifts_the_schedule(model, origin, begin_step, regrowth):
     train(model, 5)
-    pruner = kprune.Pruner(model, kprune.ConstantSchedule(0.75, 2), origin=5)
+    schedule = kprune.ConstantSchedule(0.75, begin_step)
+    pruner = kprune.Pruner(model, schedule, origin=origin, regrowth=regrowth)
 
     seen = []
     for _ in range(4):
@@ -118,6 +128,20 @@ def test_an_origin_shifts_the_schedule(model):
 
     assert seen == [0, 0, 72, 72]
     assert pruner.clock == clock_of(model) == 9
+
+
+@pytest.mark.parametrize("origin", ["x", 2.5, -1])
+def test_an_origin_is_a_step_of_the_clock(model, origin):
+    with pytest.raises(ValueError, match=f"origin={origin!r} must be a whole number"):
+        kprune.Pruner(model, kprune.ConstantSchedule(0.5), origin=origin)
+
+
+def test_nothing_is_due_of_a_pruner_that_is_held_from_the_beginning(model):
+    pruner = kprune.Pruner(model, kprune.ConstantSchedule(0.5, 4))
+    pruner.held = True
+
+    assert pruner.step() == 0
+    assert pruner.next_due(0) is None
 
 
 def test_next_due_is_in_the_time_of_the_clock(model):

@@ -31,6 +31,7 @@ ARGUMENTS = {
     "target": "tflm",
     "coder": "huffman",
     "axis": -2,
+    "pooling": "max",
     "fraction": 0.4,
     "deviations": 0.5,
     "coarse_sparsity": 0.5,

@@ -6,6 +6,7 @@ import pytest
 
 import kprune
 from kprune.optimizer_slots import clean, slots_of
+from kprune.planning import Plan
 from kprune.regrowth import Update
 from tests.checks import entries
 from tests.training_helpers import network
@@ -51,6 +52,26 @@ def test_the_fraction_of_rigl_falls_as_the_cosine_of_the_paper():
 
     quarter = 0.4 / 2 * (1 + math.cos(math.pi / 4))
     np.testing.assert_allclose(found, [0.4, quarter, 0.2, 0], atol=1e-12)
+
+
+def test_the_fraction_of_rigl_is_nothing_outside_its_window():
+    rigl = kprune.RigL(fraction=0.4, begin_step=100, end_step=200)
+
+    found = [rigl.fraction_at(t) for t in (99, 100, 150, 200, 250, 300)]
+
+    np.testing.assert_allclose(found, [0, 0.4, 0.2, 0, 0, 0], atol=1e-12)
+
+
+@pytest.mark.parametrize("origin, begins", [(0, 90), (90, 0)])
+def test_in_fit_the_fraction_of_rigl_falls_from_where_the_run_begins(origin, begins):
+    plan = Plan(clock=95, began=90, end=130, remaining=35, an_epoch=10, origin=origin)
+
+    rigl = plan.regrowth(kprune.RigL(fraction=0.4, frequency=5))
+
+    found = [rigl.fraction_at(begins + t) for t in (0, 15, 30)]  # ends after 3/4
+    np.testing.assert_allclose(found, [0.4, 0.2, 0], atol=1e-12)
+    given = plan.regrowth(kprune.RigL(begin_step=7))
+    assert (given.begin_step, given.end_step) == (7, begins + 30)
 
 
 def test_set_grows_by_seed_step_and_place_alone():
@@ -139,7 +160,47 @@ def test_blocks_at_the_edge_let_no_sparsity_creep_in(rows, columns):
 @pytest.mark.parametrize("regrowth", [kprune.SET(), kprune.RigL()])
 def test_units_that_depend_on_each_other_are_not_exchanged(regrowth):
     with pytest.raises(ValueError, match=r"NofM.*Prune with single weights, blocks or"):
-        regrowth.check([kprune.NofM(2, 4)])
+        regrowth.check([kprune.NofM(2, 4)], kprune.LayerWise())
+
+
+@pytest.mark.parametrize("regrowth", [kprune.SET(), kprune.RigL()])
+@pytest.mark.parametrize(
+    "scope", [kprune.Threshold(0.2), kprune.Sparing(kprune.Threshold(0.2))]
+)
+def test_nothing_is_exchanged_where_scores_decide_how_many_go(regrowth, scope):
+    # What has grown starts at zero, so that it would fall below any threshold.
+    with pytest.raises(ValueError, match=r"Threshold\(.*'layer_wise' or 'global'"):
+        regrowth.check([kprune.Element()], scope)
+
+    kprune.DynamicNetworkSurgery().check([kprune.Element()], scope)
+
+
+@pytest.mark.parametrize("step, exchanged", [(49, True), (50, False), (51, False)])
+def test_nothing_is_exchanged_from_the_end_on(step, exchanged):
+    asked = update([np.arange(1, 101)], [np.ones(100)], 0.5, step)
+
+    (mask,) = kprune.SET(0.3, frequency=10, end_step=50)(asked)
+
+    assert mask.sum() == 50
+    assert mask[:50].any() == exchanged
+
+
+@pytest.mark.parametrize(
+    "regrowth", [kprune.SET(0.3), kprune.Rewind(), kprune.DynamicNetworkSurgery()]
+)
+def test_masks_open_where_the_schedule_lowers_sparsity(regrowth):
+    # Half of eight stay, whichever they are, where all but two were removed.
+    weight, mask = np.array([8.0, 7, 0, 0, 0, 0, 0, 0]), np.arange(8) < 2
+    evidence = [{"shadow": weight.astype("float32")}]
+
+    def kept(**options):
+        asked = update([weight], [mask], 0.5, evidence=evidence, **options)
+        (found,) = regrowth(asked)
+        return found.sum()
+
+    assert kept(reopens=True) == 4
+    if not regrowth.tracks:
+        assert kept() == 2
 
 
 def test_surgery_at_a_sparsity_lets_a_weight_back_only_beyond_the_margin():
@@ -170,6 +231,64 @@ def test_surgery_with_deviations_has_the_two_thresholds_of_the_paper():
     assert not surgery.fixed_count
 
 
+def test_surgery_lets_a_threshold_decide_what_goes_and_what_comes():
+    # Of the kept ones those above 1 / 1.5 stay; of the removed ones those above 1 come.
+    evidence = [{"shadow": np.array([0.7, 0.5, 1.2, 0.9], "float32")}]
+    asked = update(
+        [[0.7, 0.5, 0, 0]],
+        [[1, 1, 0, 0]],
+        0.5,
+        evidence=evidence,
+        scope=kprune.Threshold(1.0),
+    )
+
+    (mask,) = kprune.DynamicNetworkSurgery(margin=0.5)(asked)
+
+    np.testing.assert_array_equal(mask, [1, 0, 1, 0])
+
+
+@pytest.mark.parametrize("step, kept", [(9, [0, 1, 1, 0]), (10, [0, 1, 0, 0])])
+@pytest.mark.parametrize("deviations", [None, 0.0])
+def test_surgery_only_removes_from_its_end_on(deviations, step, kept):
+    # Mean 4.25: a is 3.9, b is 4.7. Asked for half, the two largest would stay.
+    surgery = kprune.DynamicNetworkSurgery(0.1, end_step=10, deviations=deviations)
+    evidence = [{"shadow": np.array([3.0, 5, 9, 0], "float32")}]
+    sparsity = 0.5 if step < surgery.end_step else 0.75
+
+    (mask,) = surgery(
+        update([[3, 5, 0, 0]], [[1, 1, 0, 0]], sparsity, step, evidence=evidence)
+    )
+
+    np.testing.assert_array_equal(mask, kept)
+
+
+def test_surgery_past_its_end_leaves_the_largest_of_what_is_kept():
+    # Mean 25.5, and all that is kept lies below it.
+    surgery = kprune.DynamicNetworkSurgery(0.1, end_step=10, deviations=0.0)
+    evidence = [{"shadow": np.array([1.0, -2, 99, 0], "float32")}]
+
+    def spliced(**options):
+        weight, mask = [[1, -2, 0, 0]], [[1, 1, 0, 0]]
+        (found,) = surgery(update(weight, mask, 0.5, 10, evidence=evidence, **options))
+        return found.tolist()
+
+    assert spliced() == [False, True, False, False]
+    assert spliced(reopens=True) == [False, False, True, False]
+
+
+@pytest.mark.parametrize("reopens, kept", [(False, [1, 1, 0]), (True, [1, 1, 1])])
+def test_surgery_by_thresholds_removes_nothing_while_no_sparsity_is_asked_for(
+    reopens, kept
+):
+    surgery = kprune.DynamicNetworkSurgery(end_step=99, deviations=0.0)
+    evidence = [{"shadow": np.array([0.1, 2, 3], "float32")}]
+    asked = update([[0.1, 2, 0]], [[1, 1, 0]], 0.0, evidence=evidence, reopens=reopens)
+
+    (mask,) = surgery(asked)
+
+    np.testing.assert_array_equal(mask, kept)
+
+
 @pytest.mark.parametrize("deviations", [None, 0.5])
 @pytest.mark.parametrize("value", [math.nan, math.inf])
 def test_surgery_refuses_a_shadow_that_is_no_number(deviations, value):
@@ -184,7 +303,7 @@ def test_thresholds_of_surgery_need_single_weights():
     surgery = kprune.DynamicNetworkSurgery(end_step=9, deviations=0.5)
 
     with pytest.raises(ValueError, match="compares single weights with thresholds"):
-        surgery.check([kprune.Channel()])
+        surgery.check([kprune.Channel()], kprune.LayerWise())
 
 
 @pytest.mark.parametrize(
@@ -202,15 +321,34 @@ def test_updates_are_due_on_the_grid_before_the_end(regrowth):
     assert [regrowth.next_due(s) for s in (0, 9, 10, 29, 30)] == [10, 10, 20, 30, None]
 
 
+def test_no_update_is_due_before_the_first_step():
+    regrowth = kprune.SET(frequency=10, end_step=35)
+
+    assert [regrowth.last_due(s) for s in (-25, -10, -1)] == [None] * 3
+    assert [regrowth.next_due(s) for s in (-25, -10, -1)] == [10] * 3
+
+
 @pytest.mark.parametrize(
     "make, message",
     [
-        (lambda: kprune.SET(0.0), "fraction=0.0 must lie between 0 and 1"),
-        (lambda: kprune.RigL(1.0), "fraction=1.0 must lie between 0 and 1"),
+        (lambda: kprune.SET(0.0), "fraction=0.0 must be a number between 0 and 1"),
+        (lambda: kprune.SET("0.3"), "fraction='0.3' must be a number between 0 and 1"),
+        (lambda: kprune.RigL(1.0), "fraction=1.0 must be a number between 0 and 1"),
         (lambda: kprune.RigL(frequency=0), "frequency=0 must be a whole number"),
         (lambda: kprune.RigL(end_step=2.5), "end_step=2.5 must be a whole number"),
         (lambda: kprune.Rewind(-1), "step=-1 must be a whole number"),
+        (lambda: kprune.RigL(begin_step=-1), "begin_step=-1 must be a whole number"),
+        (lambda: kprune.RigL(begin_step=9, end_step=9), "end_step=9 .* begin_step=9"),
         (lambda: kprune.DynamicNetworkSurgery(-0.1), "margin=-0.1 must be a finite"),
+        (lambda: kprune.DynamicNetworkSurgery("a"), "margin='a' must be a finite"),
+        (
+            lambda: kprune.DynamicNetworkSurgery(deviations=math.nan),
+            "deviations=nan must be a finite number or None",
+        ),
+        (
+            lambda: kprune.DynamicNetworkSurgery(deviations="x"),
+            "deviations='x' must be a finite number or None",
+        ),
     ],
 )
 def test_arguments_are_checked(make, message):

@@ -19,6 +19,10 @@ STAIRS = kprune.PolynomialSchedule(
 )
 
 
+NO_WAY = "ignore:.*no way back"
+SHORT = "ignore:The run is too short", "ignore:Training ended"
+
+
 class Told(keras.metrics.Metric):
     """A metric that is told what to say, epoch by epoch."""
 
@@ -195,7 +199,7 @@ def resumed_after(values, rollback, path):
     return fresh, tell.states
 
 
-@pytest.mark.filterwarnings("ignore:The run is too short", "ignore:Training ended")
+@pytest.mark.filterwarnings(*SHORT)
 def test_a_resumed_run_goes_back_to_where_it_was_resumed(tmp_path):
     rollback = kprune.Rollback("val_accuracy", 0.05)
     resumed, _ = resumed_after([0.9, 0.9], rollback, tmp_path / "half.weights.h5")
@@ -208,7 +212,7 @@ def test_a_resumed_run_goes_back_to_where_it_was_resumed(tmp_path):
     assert clock_of(resumed) == (2 + 2) * EPOCH  # the third epoch was taken back
 
 
-@pytest.mark.filterwarnings("ignore:The run is too short", "ignore:Training ended")
+@pytest.mark.filterwarnings(*SHORT)
 @pytest.mark.parametrize("patience", [1, 2])
 def test_a_run_resumed_within_its_patience_goes_back_to_before_it(patience, tmp_path):
     rollback = kprune.Rollback("val_accuracy", 0.05, patience=patience)
@@ -249,7 +253,7 @@ def test_a_dense_phase_is_no_new_reference():
     np.testing.assert_allclose(sparsity, [0, 0.5, 0, 0.5])
 
 
-@pytest.mark.filterwarnings("ignore:The run is too short", "ignore:Training ended")
+@pytest.mark.filterwarnings(*SHORT, NO_WAY)
 @pytest.mark.parametrize(
     "later, released",
     [
@@ -320,6 +324,7 @@ def test_better_is_what_the_name_says(monitor, value, kept):
         (("loss", -0.1), "tolerance=-0.1 must be a number of 0 or more"),
         (("loss", float("nan")), "tolerance=nan must be a number of 0 or more"),
         (("loss", "0.1"), "tolerance='0.1' must be a number of 0 or more"),
+        ((None, 0.1), "monitor=None must be the name of a metric"),
         (("loss", None), "tolerance=None must be a number of 0 or more"),
         (("loss", True), "tolerance=True must be a number of 0 or more"),
         (("loss", 0.1, float("nan")), "reference=nan must be a finite number"),
@@ -393,7 +398,7 @@ def test_what_patience_keeps_aside_is_no_matter_to_other_callbacks():
     np.testing.assert_allclose(sum(counts(model).values()) / 144, 0.2, atol=0.01)
 
 
-@pytest.mark.filterwarnings("ignore:The run is too short", "ignore:Training ended")
+@pytest.mark.filterwarnings(*SHORT)
 @pytest.mark.parametrize("fitted", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_a_tensorflow_checkpoint_holds_the_way_back(fitted, tmp_path):
     rollback = kprune.Rollback("val_accuracy", 0.05, patience=1)
@@ -412,7 +417,7 @@ def test_a_tensorflow_checkpoint_holds_the_way_back(fitted, tmp_path):
         np.testing.assert_array_equal(now, good)
 
 
-@pytest.mark.filterwarnings("ignore:The run is too short", "ignore:Training ended")
+@pytest.mark.filterwarnings(*SHORT)
 @pytest.mark.parametrize(
     "optimizer",
     [
@@ -470,7 +475,7 @@ def test_once_it_has_gone_back_it_says_no_more(capsys):
     assert capsys.readouterr().out.count("which is raised no further") == 1
 
 
-@pytest.mark.filterwarnings("ignore:The run is too short", "ignore:Training ended")
+@pytest.mark.filterwarnings(*SHORT, NO_WAY)
 def test_a_fit_without_rollback_ends_its_patience():
     rollback = kprune.Rollback("val_accuracy", 0.05, patience=1)
     options = {
@@ -522,6 +527,66 @@ def test_optimizers_beside_that_of_compile_go_back_too():
         np.testing.assert_array_equal(now, then)
 
 
+class Interrupt(keras.callbacks.Callback):
+    """Breaks training off in the middle of an epoch."""
+
+    def __init__(self, epoch):
+        super().__init__()
+        self.epoch = epoch
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self.is_now = epoch == self.epoch
+
+    def on_train_batch_end(self, batch, logs=None):
+        if self.is_now:
+            raise KeyboardInterrupt
+
+
+def interrupted(rollback):
+    """Returns a model with an update that no metric has judged, and its history."""
+    model, states = kprune.prune(network()), []
+    note = keras.callbacks.LambdaCallback(
+        on_epoch_end=lambda epoch, logs: states.append(state_of(model))
+    )
+    with pytest.raises(KeyboardInterrupt):
+        train([0.9] * 3, rollback, model=model, callbacks=[note, Interrupt(2)])
+    assert sum(counts(model).values()) == 57  # 0.4 of 144, the second update
+    return model, states
+
+
+@pytest.mark.filterwarnings(*SHORT)
+def test_what_an_interrupted_epoch_has_pruned_does_not_pass_for_good(capsys):
+    rollback = kprune.Rollback("val_accuracy", 0.05)
+    model, _ = interrupted(rollback)
+
+    with pytest.warns(UserWarning, match="no way back .* With patience=1"):
+        train([0.5], rollback, model=model, epochs=3, initial_epoch=2, verbose=2)
+
+    assert "worse than 0.9: nothing to go back to" in capsys.readouterr().out
+
+
+@pytest.mark.filterwarnings(*SHORT)
+def test_a_model_with_patience_knows_the_way_back_out_of_an_interrupted_epoch():
+    rollback = kprune.Rollback("val_accuracy", 0.05, patience=1)
+    model, states = interrupted(rollback)
+
+    _, _, sparsity = train([0.5, 0.5], rollback, model=model, epochs=4, initial_epoch=2)
+
+    np.testing.assert_allclose(sparsity[-1], 0.2, atol=0.01)
+    for now, good in zip(state_of(model), states[1], strict=True):
+        np.testing.assert_array_equal(now, good)
+
+
+@pytest.mark.filterwarnings(*SHORT)
+def test_a_model_without_weights_can_not_be_kept_aside():
+    layers = keras.layers.Dense(8), keras.layers.Dense(3)
+    model = kprune.prune(keras.Sequential(layers))
+    rollback = kprune.Rollback("val_accuracy", 0.05, reference=0.9)
+
+    with pytest.raises(ValueError, match=r"has no weights yet, and .* kept aside"):
+        train([0.9], rollback, model=model)
+
+
 @pytest.mark.filterwarnings("ignore:The model .* is compiled with an object")
 def test_a_model_stays_held_when_masks_are_added():
     rollback = kprune.Rollback("val_accuracy", 0.05)
@@ -536,7 +601,7 @@ def test_a_model_stays_held_when_masks_are_added():
     assert counts(wider) == {"hidden": 0, "head": 0}
 
 
-@pytest.mark.filterwarnings("ignore:The model .* is compiled with an object")
+@pytest.mark.filterwarnings("ignore:The model .* is compiled with an object", NO_WAY)
 def test_what_was_kept_aside_before_masks_were_added_is_not_brought_back():
     rollback = kprune.Rollback("val_accuracy", 0.05, patience=1)
     model = kprune.prune(network(), only="head")

@@ -95,6 +95,11 @@ def test_there_are_as_many_criteria_as_stages_or_one(schedule, criterion):
         kprune.PruningCallback(schedule, criterion=criterion)
 
 
+def test_a_sparsity_alone_never_has_two_stages():
+    with pytest.raises(ValueError, match="sparsity alone has a single.*TwoStageSchedu"):
+        kprune.PruningCallback(0.5, criterion=("taylor", "magnitude"))
+
+
 @pytest.mark.parametrize("pair", [("taylor", "magnitude"), ("magnitude", "taylor")])
 def test_what_either_stage_needs_is_missed_before_any_training(pair):
     model = pruned()

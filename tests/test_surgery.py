@@ -950,6 +950,17 @@ def test_quantized_and_adapted_layers_stay_dense():
 # Other libraries and strategies
 
 
+def test_a_model_that_was_trained_and_not_pruned_is_told_of():
+    model = kprune.prune(two_layers())
+    model.compile("sgd", "mse")
+    kprune.strip(model)  # nothing has happened yet, which is no reason to warn
+    x, y = np.ones((4, *model.input_shape[1:])), np.ones((4, *model.output_shape[1:]))
+    model.train_on_batch(x, y)
+
+    with pytest.warns(UserWarning, match="for 1 steps with masks, and no weight is re"):
+        kprune.strip(model)
+
+
 def test_tf_keras_model_is_refused():
     pytest.importorskip("tf_keras")
     done = run_script(

@@ -6,8 +6,10 @@ import pytest
 import tensorflow as tf
 
 import kprune
+from kprune.optimizer_slots import slots_of
 from kprune.tracking import follow, optimizers_of
 from tests.checks import entries
+from tests.subclassed_models import TwoOptimizers
 from tests.training_helpers import BATCH, build_optimizer, data, fit, network
 
 HALF = kprune.ConstantSchedule(0.5)
@@ -18,6 +20,11 @@ def pruned(optimizer="sgd", model=None, **options):
     model = kprune.prune(model or network())
     model.compile(optimizer, "mse", **options)
     build_optimizer(model)
+    return model
+
+
+def built(model):
+    model(data()[0][:1])
     return model
 
 
@@ -221,6 +228,30 @@ def test_an_optimizer_that_was_replaced_is_watched_no_longer():
     fit(model, by_movement(), epochs=1)
 
     assert "apply" not in vars(first) and "apply" in vars(model.optimizer)
+
+
+@pytest.mark.parametrize("compiled_anew", [False, True])
+def test_an_optimizer_beside_that_of_compile_is_not_forgotten(compiled_anew):
+    model = pruned(model=built(TwoOptimizers()), run_eagerly=True)
+    fit(model, plainly(), epochs=1)
+    first, mask = model.optimizer, entries(model)[1].mask.numpy()
+    if compiled_anew:
+        model.compile("sgd", "mse", run_eagerly=True)
+    slots = slots_of(model.second, model.head.kernel)["momentums"]
+    seen = []
+
+    class Grown(keras.callbacks.Callback):
+        def on_train_batch_begin(self, batch, logs=None):
+            grown = entries(self.model)[1].mask.numpy() & ~mask
+            seen.append((int(grown.sum()), slots.numpy()[grown]))
+
+    exchanges = kprune.SET(0.3, frequency=12, end_step=500)
+    fit(model, kprune.PruningCallback(HALF, regrowth=exchanges), Grown(), epochs=1)
+
+    count, momentums = seen[0]
+    assert count and not momentums.any()
+    assert optimizers_of(model) == [model.optimizer, model.second]
+    assert compiled_anew == (first is not model.optimizer)
 
 
 def assert_shadows_follow(model):

@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from kprune.arguments import check_whole
 from kprune.criteria.base import Criterion
 from kprune.registry import register
 
@@ -102,7 +103,7 @@ class Random(Criterion):
         seed: Int of 0 or more. Defaults to 0.
 
     Raises:
-        ValueError: If `seed` is negative or no int.
+        ValueError: If `seed` is negative or no whole number.
 
     Example:
     >>> weight = np.zeros((2, 2), "float32")
@@ -117,9 +118,7 @@ class Random(Criterion):
     requires = ("place",)
 
     def __init__(self, seed=0):
-        if not isinstance(seed, int) or seed < 0:
-            raise ValueError(f"seed={seed!r} must be an int of 0 or more.")
-        self.seed = seed
+        self.seed = check_whole("seed", seed, 0, "a seed")
 
     def __call__(self, weight, *, place):
         """Returns float32 numbers that are uniform in [0, 1)."""

@@ -15,13 +15,15 @@ class Update:
         weights: List of float arrays in the layout `(..., inputs, outputs)`.
         masks: List of bool arrays of their shapes, what is kept so far.
         sparsity: Float in [0, 1), what the schedule asks for.
-        step: Int, the step of the schedule that is carried out.
+        step: Int, the step of the schedule at which it is carried out.
         names: List of strings, what the weights are called.
         evidence: List of dicts, one a weight, from kind to array.
         criterion: `Criterion` of the weights.
         granularity: List of `Granularity`, one a weight.
         scope: `Scope`.
         ties: List with a `Tie` or `None` for each weight, or `None`.
+        reopens: Bool, whether the schedule lowers the sparsity, so that all that was
+            removed competes again. Defaults to `False`.
     """
 
     weights: list
@@ -34,10 +36,14 @@ class Update:
     granularity: list
     scope: object
     ties: list | None = None
+    reopens: bool = False
 
     def prune(self, **changes):
         """Yields the masks that `compute_masks` finds, with some arguments changed."""
-        arguments = {k: v for k, v in vars(self).items() if k != "step"}
+        arguments = {**vars(self), "evidence": self.evidence_for(self.criterion)}
+        del arguments["step"]
+        if arguments.pop("reopens"):
+            arguments["masks"] = None
         return compute_masks(**{**arguments, **changes})
 
     def evidence_for(self, criterion):
@@ -50,8 +56,10 @@ class Regrowth(Configurable):
     """Base of all regrowths: rules by which removed weights may come back.
 
     A subclass defines `__call__(update)`, which takes an `Update` and returns an
-    iterable of masks. Updates are due every `frequency` steps before `end_step`, and
-    whenever the schedule has one if `follows_schedule`.
+    iterable of masks; `update.prune()` gives those that the schedule asks for. Updates
+    are due every `frequency` steps before `end_step`, and whenever the schedule has
+    one if `follows_schedule`. One may be carried out behind the end, by the schedule
+    or where a batch is many steps: `is_over(update.step)` tells.
 
     Args:
         frequency: Int of 1 or more, steps between updates.
@@ -85,18 +93,31 @@ class Regrowth(Configurable):
     def last_due(self, step):
         """Returns the step of the latest update that is due by `step`, or `None`."""
         last = (min(step, self.end_step - 1) // self.frequency) * self.frequency
-        return last or None
+        return last if last > 0 else None
 
     def next_due(self, step):
         """Returns the step of the first update after `step`, or `None`."""
-        following = (step // self.frequency + 1) * self.frequency
+        following = (max(step, 0) // self.frequency + 1) * self.frequency
         return following if following < self.end_step else None
 
-    def planned(self, end_step):
-        """Returns a regrowth like this one that ends, at `end_step` unless it knows."""
+    def is_over(self, step):
+        """Tells whether `end_step` has come, from which on it brings nothing back."""
+        return self.end_step is not None and step >= self.end_step
+
+    def planned(self, begin_step, end_step):
+        """Returns a regrowth like this one that knows when it ends.
+
+        Args:
+            begin_step: Int of 0 or more, the step at which a run begins, for one that
+                takes such an argument and was given neither.
+            end_step: Int, the step at which to end, unless it has one of its own.
+        """
         if self.end_step is not None:
             return self
-        return self.from_config({**self.get_config(), "end_step": max(1, end_step)})
+        config = self.get_config()
+        plan = {"begin_step": begin_step, "end_step": max(begin_step + 1, end_step)}
+        left_open = [name for name in plan if config.get(name, 0) is None]
+        return self.from_config({**config, **{name: plan[name] for name in left_open}})
 
     def prepare(self, model):
         """Is told of the model before it is trained, or read from a checkpoint."""
@@ -104,8 +125,22 @@ class Regrowth(Configurable):
     def carried_out(self, model, step, changed):
         """Is told that masks were written; `changed` if weights were removed."""
 
-    def check(self, granularities):
-        """Raises a `ValueError` if it has no meaning with one of the granularities."""
+    def check(self, granularities, scope):
+        """Raises a `ValueError` if it has no meaning with what it is to work with.
+
+        Args:
+            granularities: List of `Granularity`, one a weight.
+            scope: `Scope`.
+        """
+        if self.exchanges and not scope.fixed_count:
+            raise ValueError(
+                f"{self!r} exchanges weights at a sparsity that is given, and with "
+                f"{scope!r} the scores decide how many go: what has grown starts at "
+                "zero and goes again, so that sparsity rises with each exchange. Take "
+                "a scope with a fixed count, such as 'layer_wise' or 'global', or "
+                "`kprune.DynamicNetworkSurgery()`, by which weights come back once "
+                "they are large."
+            )
         for granularity in granularities:
             is_bound = granularity.within_layer or granularity.tied_by is not None
             if self.exchanges and is_bound:

@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 
-from kprune.arguments import check_whole
+from kprune.arguments import check_number, check_whole
 from kprune.registry import register
 from kprune.regrowth.base import Regrowth
 
@@ -12,15 +12,15 @@ from kprune.regrowth.base import Regrowth
 class DropAndGrow(Regrowth):
     """Base of regrowths that exchange kept units for removed ones, layer by layer.
 
-    First the update brings the sparsity that is due. Then every weight drops the
-    fraction of its kept units that the criterion scores lowest, and grows as many of
-    those that are then out: a unit that was just dropped may be among them, as RigL's
-    Algorithm 1 has it, which leaves out only what is active and not dropped. So the
-    number of zeros stays what it was. A unit that is dropped and grows again at once
-    keeps its weights and what the optimizer knows of them, as in the code of RigL's
-    authors; others start at zero. Where units differ
-    in size, as blocks at the edge of a weight do, it grows no fewer weights than it
-    drops, and at most one unit more; the next update makes up for that.
+    First the update brings the sparsity that is due. Then, before `end_step`, every
+    weight drops the fraction of its kept units that the criterion scores lowest, and
+    grows as many of those that are then out: a unit that was just dropped may be
+    among them, as RigL's Algorithm 1 has it, which leaves out only what is active and
+    not dropped. So the number of zeros stays what it was. A unit that is dropped and
+    grows again at once keeps its weights and what the optimizer knows of them, as in
+    the code of RigL's authors; others start at zero. Where units differ in size, as
+    blocks at the edge of a weight do, it grows no fewer weights than it drops, and at
+    most one unit more; the next update makes up for that.
 
     A subclass defines `growth(update, number)`: the scores by which the weight of a
     number grows, an array of its shape; `fraction_at(step)` if it changes.
@@ -35,12 +35,10 @@ class DropAndGrow(Regrowth):
 
     def __init__(self, fraction, frequency, end_step):
         super().__init__(frequency, end_step)
-        if not 0 < fraction < 1:
-            raise ValueError(
-                f"fraction={fraction!r} must lie between 0 and 1: how much of the "
-                "kept weights is exchanged at once."
-            )
-        self.fraction = fraction
+        expected = "a number between 0 and 1, how much of what is kept is exchanged"
+        self.fraction = check_number(
+            "fraction", fraction, lambda n: 0 < n < 1, expected
+        )
 
     def growth(self, update, number):
         """Returns the scores by which a weight grows; see the class."""
@@ -52,9 +50,9 @@ class DropAndGrow(Regrowth):
 
     def __call__(self, update):
         """Yields the masks after pruning, dropping and growing."""
-        pruned = update.prune(evidence=update.evidence_for(update.criterion))
-        for number, mask in enumerate(pruned):
-            yield self._exchange(update, number, mask)
+        is_over = self.is_over(update.step)
+        for number, mask in enumerate(update.prune()):
+            yield mask if is_over else self._exchange(update, number, mask)
 
     def _exchange(self, update, number, mask):
         kept = np.count_nonzero(mask)
@@ -170,8 +168,9 @@ class RigL(DropAndGrow):
     """Drops the lowest scores and grows where the loss is steepest.
 
     Grows weights that are out by their `|gradient|`, the gradient of the mean
-    loss over the calibration data. With `T` the `end_step`, the fraction falls as
-    `fraction / 2 * (1 + cos(pi * step / T))`.
+    loss over the calibration data. With `t` the steps since `begin_step` and `T`
+    those from there to `end_step`, the fraction falls as
+    `fraction / 2 * (1 + cos(pi * t / T))`.
 
     Args:
         fraction: Float in (0, 1), how much of what is kept is exchanged at first.
@@ -179,6 +178,8 @@ class RigL(DropAndGrow):
         frequency: Int of 1 or more, steps between updates. Defaults to 100.
         end_step: Int, from which on the masks stay. Defaults to three quarters of
             the steps that the `PruningCallback` plans, as in the paper.
+        begin_step: Int of 0 or more, before which nothing is exchanged. Defaults to
+            0, or to the beginning of the run where `end_step` is planned too.
 
     Raises:
         ValueError: If an argument lies outside its range.
@@ -194,13 +195,28 @@ class RigL(DropAndGrow):
 
     requires = ("gradient",)
 
-    def __init__(self, fraction=0.3, frequency=100, end_step=None):
+    def __init__(self, fraction=0.3, frequency=100, end_step=None, *, begin_step=None):
         super().__init__(fraction, frequency, end_step)
+        if begin_step is not None:
+            begin_step = check_whole("begin_step", begin_step, 0)
+            if self.is_over(begin_step):
+                raise ValueError(
+                    f"end_step={end_step} must lie behind begin_step={begin_step}, or "
+                    "nothing would be exchanged. Begin earlier, or train longer."
+                )
+        self.begin_step = begin_step
 
     def fraction_at(self, step):
-        """Returns the fraction that is exchanged at a step."""
-        return self.fraction / 2 * (1 + math.cos(math.pi * step / self.end_step))
+        """Returns the fraction that is exchanged at a step, 0 outside the window."""
+        begin_step = self.begin_step or 0
+        if step < begin_step or self.is_over(step):
+            return 0.0
+        passed = (step - begin_step) / (self.end_step - begin_step)
+        return self.fraction / 2 * (1 + math.cos(math.pi * passed))
 
     def growth(self, update, number):
         """Returns the sizes of the gradients."""
         return np.abs(update.evidence[number]["gradient"])
+
+    def get_config(self):
+        return {**super().get_config(), "begin_step": self.begin_step}

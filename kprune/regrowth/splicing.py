@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 
+from kprune.arguments import check_number
 from kprune.registry import register
 from kprune.regrowth.base import Regrowth
 
@@ -22,15 +23,16 @@ class DynamicNetworkSurgery(Regrowth):
     removed weight comes back if it scores more than `1 + margin` times what a kept
     one scores. Given `deviations`, they follow from each weight's mean and standard
     deviation, as in the paper, and so does the sparsity; the schedule then says no
-    more than when.
+    more than when: nothing is removed while it asks for a sparsity of 0.
 
     Args:
         margin: Float of 0 or more, how far the thresholds lie apart. Defaults to 0.5;
             the paper's 0.1 goes with SGD. Adam moves a removed weight by about the
             learning rate at every step, so that too many would come back.
         frequency: Int of 1 or more, steps between updates. Defaults to 100.
-        end_step: Int, from which on no weight comes back. Defaults to three quarters
-            of the steps that the `PruningCallback` plans.
+        end_step: Int, from which on no weight comes back, unless the schedule lowers
+            the sparsity. Defaults to three quarters of the steps that the
+            `PruningCallback` plans.
         deviations: Float, or `None` for the schedule's sparsity. The thresholds are
             `t / (1 + margin)` and `t * (1 + margin)` with `t` the mean of `|w|` plus
             so many of its standard deviations. Defaults to `None`.
@@ -53,9 +55,13 @@ class DynamicNetworkSurgery(Regrowth):
 
     def __init__(self, margin=0.5, frequency=100, end_step=None, *, deviations=None):
         super().__init__(frequency, end_step)
-        if not 0 <= margin < math.inf:
-            raise ValueError(f"margin={margin!r} must be a finite number of 0 or more.")
-        self.margin = margin
+        expected = "a finite number of 0 or more"
+        self.margin = check_number(
+            "margin", margin, lambda n: 0 <= n < math.inf, expected
+        )
+        if deviations is not None:
+            expected = "a finite number or None"
+            deviations = check_number("deviations", deviations, math.isfinite, expected)
         self.deviations = deviations
         self.fixed_count = deviations is None
 
@@ -63,9 +69,16 @@ class DynamicNetworkSurgery(Regrowth):
         """Returns the masks that the shadow asks for."""
         shadows = [evidence["shadow"] for evidence in update.evidence]
         _check_numbers(update.names, shadows)
-        if self.deviations is not None:
-            return list(map(self.splice, shadows, update.masks))
-        return self._at_sparsity(update, shadows)
+        is_over = self.is_over(update.step)
+        if self.deviations is not None and update.sparsity > 0:
+            comes_back = update.reopens or not is_over
+            return [
+                self.splice(shadow, mask, comes_back=comes_back)
+                for shadow, mask in zip(shadows, update.masks, strict=True)
+            ]
+        if self.deviations is None and not is_over:
+            return self._at_sparsity(update, shadows)
+        return update.prune()
 
     def _at_sparsity(self, update, shadows):
         evidence = [
@@ -81,25 +94,30 @@ class DynamicNetworkSurgery(Regrowth):
             criterion=_Reluctant(update.criterion, self.margin),
         )
 
-    def splice(self, shadow, mask):
+    def splice(self, shadow, mask, *, comes_back=True):
         """Returns the mask of one weight by the thresholds of the paper.
 
         Args:
             shadow: Float array, the weight with what it would be where removed.
             mask: Bool array of its shape, what is kept so far.
+            comes_back: Bool, whether what was removed may come back. Defaults to
+                `True`.
 
         Returns:
-            Bool array; at least the largest weight is kept.
+            Bool array; at least the largest weight that may be kept is kept.
         """
         size = np.abs(shadow.astype("float32"))
         threshold = size.mean() + self.deviations * size.std()
-        stays = mask & (size >= threshold / (1 + self.margin))
-        comes = size >= threshold * (1 + self.margin)
-        return stays | comes | ((size == size.max()) & ~comes.any() & ~stays.any())
+        found = mask & (size >= threshold / (1 + self.margin))
+        may_stay = mask | comes_back
+        found |= may_stay & (size >= threshold * (1 + self.margin))
+        if found.any():
+            return found
+        return may_stay & (size == size.max(where=may_stay, initial=0))
 
-    def check(self, granularities):
+    def check(self, granularities, scope):
         """Raises a `ValueError` if thresholds meet units of more than a weight."""
-        super().check(granularities)
+        super().check(granularities, scope)
         for granularity in granularities:
             if self.deviations is not None and not granularity.elementwise:
                 raise ValueError(

@@ -111,5 +111,9 @@ def test_random_scores_are_uniform():
 
 @pytest.mark.parametrize("seed", [-1, 1.5, "a", None])
 def test_seed_that_is_no_count_is_refused(seed):
-    with pytest.raises(ValueError, match="must be an int of 0 or more"):
+    with pytest.raises(ValueError, match="must be a whole number of 0 or more"):
         kprune.Random(seed)
+
+
+def test_seed_may_be_a_number_of_numpy():
+    assert kprune.Random(np.int64(3)) == kprune.Random(3)
