@@ -191,12 +191,24 @@ def strip(model):
             "Pass the model that `kprune.prune` returned."
         )
     _warn_if_dense(model)
+    return stripped(model)
+
+
+def stripped(model):
+    """Makes a plain model of a pruned one, whatever its masks remove; see `strip`.
+
+    Args:
+        model: A pruned model.
+
+    Returns:
+        A plain model, the same one if it was pruned in place.
+    """
     if is_pruned_in_place(model):
         for entry in model.kprune_store.entries:
             entry.variable.assign(entry.held(entry.variable))
         warnings.warn(
             f"The model {model.name!r} was pruned in place and is stripped in place.",
-            stacklevel=2,
+            stacklevel=3,
         )
         follow(model, [])
         return pruned_model.detach(model)
@@ -236,7 +248,7 @@ def stripped_for(caller, model):
         "was written is kprune.strip(model)"
     )
     warnings.warn(f"{caller}: {note}.", stacklevel=3)
-    return strip(model), (note,)
+    return stripped(model), (note,)
 
 
 def _prune_in_place(model, wrapping, error):

@@ -22,7 +22,7 @@ from kprune.layer_choice import Selection
 from kprune.naming import named_children
 from kprune.prunable import find_weights
 from kprune.pruned_model import PrunedModel
-from kprune.surgery import prune, strip
+from kprune.surgery import prune, stripped
 from kprune.weight_access import as_array, zeroed
 from kprune.whole_model import clock_of, set_clock, stores
 from kprune.wrapper import PruningWrapper
@@ -117,7 +117,7 @@ def share_by(find, model, only=None, skip=None):
     selected = _selected_places(model, Selection(only, skip))
     earlier = _Earlier.of(model) if is_shared(model) else _Earlier()
     if is_shared(model):
-        model = strip(model)
+        model = stripped(model)
         only, skip = _layers_at(model, {*selected, *earlier.entries}), None
     shared = prune(model, only=only, skip=skip)
     places = {id(v): i for i, v in enumerate(own_weights(shared))}

@@ -19,7 +19,7 @@ from kprune.quantize.separable import split_separable
 from kprune.quantize.structure import count_clusters, is_rounded, is_sparse
 from kprune.quantize.wrapper import QuantizationWrapper, wrappers
 from kprune.rebuilding import rebuilt, unchanged
-from kprune.surgery import strip
+from kprune.surgery import stripped
 from kprune.weight_access import as_array
 
 _KINDS = ("sparsity", "clusters")
@@ -86,7 +86,7 @@ def quantize_aware(model, *, preserve=None, only=None, skip=None):
     _check_plain(model)
     kinds = _kinds(preserve)
     selection = Selection(_by_name(only), _by_name(skip))
-    plain = layers_for_operators(strip(model) if is_pruned(model) else model)
+    plain = layers_for_operators(stripped(model) if is_pruned(model) else model)
     selection.check(plain)
     asked = preserve is not None
     _check_clusters_survive(plain, kinds, asked)

@@ -4,7 +4,7 @@ import keras
 
 from kprune.cloning import is_graph
 from kprune.inspection import check_built, check_keras_model, is_pruned
-from kprune.surgery import strip
+from kprune.surgery import stripped
 
 
 def check_model(model):
@@ -38,7 +38,7 @@ def without_masks(model, only, skip):
     """
     if not is_pruned(model):
         return model, only, skip
-    return strip(model), _as_names(only), _as_names(skip)
+    return stripped(model), _as_names(only), _as_names(skip)
 
 
 def _as_names(entries):

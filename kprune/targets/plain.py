@@ -31,4 +31,4 @@ def plain_model(model, purpose):
             "that nothing is known of its graph. Put a keras.Input first, or call "
             "model.build(input_shape)."
         )
-    return surgery.strip(model) if inspection.is_pruned(model) else model
+    return surgery.stripped(model) if inspection.is_pruned(model) else model

@@ -131,7 +131,7 @@ def predict_speedup(model):
             "Call it on a batch, or give it an Input."
         )
     if inspection.is_pruned(model) and not inspection.is_pruned_in_place(model):
-        model = surgery.strip(model)
+        model = surgery.stripped(model)
     is_graph = cloning.is_graph(model)
     graph = read_graph(model) if is_graph else None
     kernels = tuple(kernel_properties(model, graph))
