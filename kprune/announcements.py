@@ -103,6 +103,8 @@ def describe_plan(schedule, target, step, remaining):
         remaining: Int, the steps that are planned, or `None` if unknown.
     """
     until = "an unknown number" if remaining is None else step + remaining
+    if schedule.updates is None:
+        return f"asks at each step what is wanted (now at step {step} of {until})."
     if step > schedule.end_step:
         plan = f"holds {target}, past its last update"
     else:

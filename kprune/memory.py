@@ -13,17 +13,18 @@ from kprune.whole_model import clock_of, masked_weights, stores
 NOT_YET = -1  # In a variable of `Tracked`: what it is to hold has not come yet.
 
 
-def tracked_with(model, name):
+def tracked_with(model, name, among=None):
     """Returns what holds a variable of a name; masks may have been added before it.
 
     Args:
         model: A model that `kprune.prune` has made.
         name: String, what the variable is called.
+        among: Collection of the mask stores that are looked at. Defaults to all.
 
     Returns:
         `Tracked` of the model; its first one if none holds the variable.
     """
-    found = [store.tracked for store in stores(model)]
+    found = [store.tracked for store in (stores(model) if among is None else among)]
     return next((t for t in found if t.get(name) is not None), found[0])
 
 
@@ -65,7 +66,7 @@ class Noted:
     asked: float
 
 
-def prepare(model):
+def prepare(model, among=None):
     """Gives a pruned model the place in which its updates are noted.
 
     Where weights come back it has to be there before a checkpoint is read, since
@@ -73,22 +74,25 @@ def prepare(model):
 
     Args:
         model: A model that `kprune.prune` has made. It is changed.
+        among: Collection of the mask stores that are updated together, where parts of
+            a model have schedules of their own. Defaults to all.
     """
     empty = np.full(4, NOT_YET, "float64")
-    tracked_with(model, "updated").hold("updated", empty)
+    tracked_with(model, "updated", among).hold("updated", empty)
 
 
-def last_update(model, origin):
+def last_update(model, origin, among=None):
     """Returns what is known of the last update that can't be repeated.
 
     Args:
         model: A model that `kprune.prune` has made.
         origin: Int, the clock from which the schedule's steps count.
+        among: As for `prepare`.
 
     Returns:
         `Noted`, or `None` if there was none.
     """
-    noted = _noted(model)
+    noted = _noted(model, among)
     if noted is None:
         return None
     clock, noted_origin, asked, _ = as_array(noted).tolist()
@@ -114,7 +118,7 @@ def removed_now(model):
     return sum(mask.size - int(np.count_nonzero(mask)) for mask in masks)
 
 
-def note_update(model, origin, asked, reached):
+def note_update(model, origin, asked, reached, among=None):
     """Notes that an update was carried out now, where weights come back.
 
     Args:
@@ -122,12 +126,13 @@ def note_update(model, origin, asked, reached):
         origin: Int, the clock from which the schedule's steps count.
         asked: Float in [0, 1), the sparsity that was asked for.
         reached: Float in [0, 1), the fraction of zeros.
+        among: As for `prepare`.
     """
-    prepare(model)
-    noted = _noted(model)
+    prepare(model, among)
+    noted = _noted(model, among)
     most = max(reached, as_array(noted)[3])
     noted.assign([clock_of(model), origin, asked, most])
 
 
-def _noted(model):
-    return tracked_with(model, "updated").get("updated")
+def _noted(model, among=None):
+    return tracked_with(model, "updated", among).get("updated")

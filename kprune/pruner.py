@@ -196,7 +196,7 @@ class Pruner:
         kinds = kinds_to_follow(self._criteria, self.regrowth)
         follow(self.model, kinds)
         if self._brings_back:
-            memory.prepare(self.model)
+            memory.prepare(self.model, self._among)
             if "shadow" not in kinds:
                 check_forgetting(self.model)
         if self.regrowth:
@@ -236,7 +236,7 @@ class Pruner:
 
     def _update_once(self, due):
         """Carries out an update that can't be repeated, unless it has been."""
-        last = memory.last_update(self.model, self.origin)
+        last = memory.last_update(self.model, self.origin, self._among)
         before = self.measure()
         if due is None:
             self._updater(due).rehearse()
@@ -250,7 +250,8 @@ class Pruner:
             regrows=self._regrows(due, last, asked),
             reopens=last is not None and asked < last.asked,
         )
-        memory.note_update(self.model, self.origin, asked, self.sparsity)
+        noted = (self.origin, asked, self.sparsity, self._among)
+        memory.note_update(self.model, *noted)
         if self.regrowth:
             self.regrowth.carried_out(self.model, due, self.sparsity > before)
 

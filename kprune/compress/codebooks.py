@@ -155,7 +155,8 @@ def codebook(weights, bits, initialization="linear", iterations=300, seed=0):
             clusters: they stay zero.
         bits: Int from 1 to 12; there are at most `2**bits` values besides zero.
         initialization: Name or object, where the centroids start: `"linear"`,
-            `"density"`, `"random"` or `"cube_root"`. Defaults to `"linear"`.
+            `"density"`, `"random"`, `"kmeans_plus_plus"` or `"cube_root"`. Defaults to
+            `"linear"`.
         iterations: Int, the most rounds of Lloyd's algorithm. It ends when no
             weight changes its cluster, mostly far earlier. Defaults to 300.
         seed: Int, for the random initialisation. Defaults to 0.

@@ -1,6 +1,7 @@
 """TFMOT's callbacks: what prunes during `fit`, and what writes for TensorBoard."""
 
 import os
+import warnings
 
 import keras
 import numpy as np
@@ -11,10 +12,10 @@ from kprune.callbacks import PruningCallback
 from kprune.preflight import check_parts
 from kprune.pruner import Pruner
 from kprune.schedules import ConstantSchedule
-from kprune.tfmot.timing import TIMINGS, as_schedule
+from kprune.tfmot.timing import TIMINGS, LayerWiseAsTfmot, as_schedule
 from kprune.updates import fraction_removed
 from kprune.weight_access import as_array
-from kprune.whole_model import masked_weights, stores, trained_weights
+from kprune.whole_model import masked_weights, set_clock, stores, trained_weights
 
 
 class UpdatePruningStep(PruningCallback):
@@ -28,14 +29,18 @@ class UpdatePruningStep(PruningCallback):
     `set_model(model)` and `on_train_begin()`, `on_train_batch_begin(batch)` before each
     step, and `on_train_end()`.
 
+    Where a schedule lowers sparsity, also one of the user's, weights come back.
+
     Args:
         timing: `"kprune"`: a schedule's first update comes when `begin_step` steps are
             done, its last one at `end_step`. `"tfmot"`: at the batches at which TFMOT
             would update, for those who compare runs: a batch counts when it begins,
             so that the first is number 1; `begin_step=0` with `frequency=100` first
             prunes in the batch of number 100; an `end_step` that the frequency does not
-            reach is passed over; N:M patterns are made in batch 1. Defaults to
-            `"kprune"`.
+            reach is passed over; N:M patterns are made in batch 1; where half a
+            weight is asked for, as many stay. Masks are those of TFMOT then, but for
+            equal scores, and for kernels that blocks or N:M groups don't divide:
+            these differ on purpose. Defaults to `"kprune"`.
 
     Raises:
         ValueError: If `timing` is another; when training begins, if the model has no
@@ -60,6 +65,8 @@ class UpdatePruningStep(PruningCallback):
             raise ValueError(f"timing={timing!r} must be 'kprune' or 'tfmot'.")
         super().__init__(ConstantSchedule(0.0))  # until the model's are known
         self.timing = timing
+        if timing == "tfmot":
+            self.scope = LayerWiseAsTfmot()
         self._parts = []
 
     def on_train_begin(self, logs=None):
@@ -109,10 +116,11 @@ class UpdatePruningStep(PruningCallback):
         self._parts = [(_until(s, end), among) for s, among in self._parts]
         # The one that ends last stands for all where there are several.
         self.schedule = max((s for s, _ in self._parts), key=lambda s: s.end_step)
-        return _Together(
-            self.model,
-            [Pruner(self.model, s, among=among) for s, among in self._parts],
-        )
+        pruners = [
+            Pruner(self.model, s, scope=self.scope, among=among)
+            for s, among in self._parts
+        ]
+        return _Together(self.model, pruners)
 
     def _last_step(self, judged=False):
         if self.timing == "kprune":  # TFMOT updates when a batch begins, and only then
@@ -135,20 +143,40 @@ class UpdatePruningStep(PruningCallback):
             return
         early = [p for p in self._pruner.pruners if p.is_due or not _is_over(p)]
         for pruner in early:
-            reached = pruner.measure()
-            announcements.warn_of_early_end(pruner.schedule, pruner.clock, reached)
+            _warn_of_missing(pruner)
         if self._is_called_by_hand:
             return
         if len(self._parts) > 1:
             self._say(f"reached {self._pruner.measure():.4g}.")
         elif not early:
+            # What a schedule of the user's wants in the end is known only now.
+            parts = (self.schedule, self.scope, self.regrowth)
+            self._target = announcements.Target(self.model, *parts)
             super().report()
+
+
+def _warn_of_missing(pruner):
+    """Warns that training ended before a schedule, or before its last update."""
+    schedule, clock, reached = pruner.schedule, pruner.clock, pruner.measure()
+    if not _is_over(pruner):
+        announcements.warn_of_early_end(schedule, clock, reached)
+        return
+    warnings.warn(
+        f"The update that was due at step {schedule.last_due(clock)} was not carried "
+        f"out: no batch began between then and the end of training at step {clock}. "
+        f"Asked for sparsity {schedule(clock):g}, reached {reached:.4g}. Take "
+        "timing='kprune', a lower `steps_per_execution` in `compile`, or an earlier "
+        "`end_step`.",
+        stacklevel=2,
+    )
 
 
 def _by_schedule(model, timing):
     """Returns pairs of a schedule and the mask stores that go by it."""
     found = []
     for store in stores(model):
+        if model.built and not store.entries:
+            continue  # that of a layer in which nothing is pruned
         if store.schedule is None:
             raise ValueError(
                 f"The model {model.name!r} holds masks without a schedule. Wrap it by "
@@ -214,8 +242,7 @@ class _Together:
 
     def synchronize(self):
         """Brings clocks that stood still up to the model's."""
-        for pruner in self.pruners:
-            pruner.synchronize()
+        set_clock(self.model, self.clock)
 
     def measure(self):
         """Returns the fraction of zeros in all weights that are being pruned."""
@@ -228,8 +255,8 @@ class PruningSummaries(keras.callbacks.TensorBoard):
     """Writes the sparsity and the threshold of each pruned weight for TensorBoard.
 
     When an epoch begins, `dense/kernel/sparsity`, the fraction of zeros, and
-    `dense/kernel/threshold`, the smallest magnitude that is left, are written to the
-    folder `metrics` of `log_dir`, by the step of the optimizer.
+    `dense/kernel/threshold`, the smallest magnitude that is left, if any, are written
+    to the folder `metrics` of `log_dir`, by the step of the optimizer.
 
     Args:
         log_dir: String, the folder.
@@ -261,7 +288,8 @@ class PruningSummaries(keras.callbacks.TensorBoard):
                 mask, weight = as_array(entry.mask), as_array(entry.variable)
                 kept = np.abs(weight[mask].astype("float32"))
                 tf.summary.scalar(f"{entry.name}/sparsity", 1 - mask.mean(), step)
-                tf.summary.scalar(f"{entry.name}/threshold", kept.min(), step)
+                if kept.size:
+                    tf.summary.scalar(f"{entry.name}/threshold", kept.min(), step)
         self._pruning_writer.flush()
 
     def on_train_end(self, logs=None):

@@ -9,7 +9,7 @@ from keras import saving
 from kprune.compress.codebooks import codebook_of
 from kprune.compress.sharing import share_by
 from kprune.compress.sharing_store import SharingWrapper, share
-from kprune.inspection import is_pruned
+from kprune.inspection import check_built, check_keras_model, is_pruned
 from kprune.prunable import find_weights
 from kprune.stand_ins import plain_copy
 from kprune.surgery import strip
@@ -107,6 +107,7 @@ def cluster_weights(
         )
 
     if isinstance(to_cluster, keras.Model):
+        check_built(to_cluster)
         return share_by(find, to_cluster)
     return _clustered(to_cluster, find)
 
@@ -137,6 +138,11 @@ def _codebooks(weights, number, start):
 
 def _clustered(layer, find):
     """Returns a layer with clusters, or the layer itself if it has nothing to share."""
+    if isinstance(layer, PruningWrapper):
+        raise ValueError(
+            f"The layer {layer.name!r} is wrapped for pruning. Cluster the model that "
+            "holds it, which keeps its masks, or the plain layer."
+        )
     if not layer.built:
         raise ValueError(
             f"The layer {layer.name!r} is not built, and clusters are made of the "
@@ -159,12 +165,16 @@ def strip_clustering(model):
     Returns:
         A plain model.
 
+    Raises:
+        TypeError: If `model` is no Keras 3 model.
+
     Example:
     >>> model = keras.Sequential([keras.Input((8,)), keras.layers.Dense(9)])
     >>> plain = strip_clustering(cluster_weights(model, 4))
     >>> type(plain.layers[0]).__name__
     'Dense'
     """
+    check_keras_model(model)
     return strip(model) if is_pruned(model) else plain_copy(model)
 
 

@@ -33,7 +33,10 @@ class PruneForLatencyOnXNNPack(PruningPolicy):
     """Prunes the 1x1 convolutions of models that XNNPACK runs with sparse kernels.
 
     The conditions are those of `kprune.check_xnnpack`, which lists what stands in the
-    way and how to change it.
+    way and how to change it. They are stricter than TFMOT's, which looks no further
+    than from the padded stem to the first `GlobalAveragePooling2D`: no layer may take
+    the 4-D output of that pool (such as a `Conv2D` behind `keepdims=True`), and none
+    outside may read what lies in between, nor may the model return it.
 
     Example:
     >>> policy = PruneForLatencyOnXNNPack()

@@ -12,7 +12,9 @@ class PruningSchedule(abc.ABC):
 
     A subclass defines `__call__(step)`, which returns a pair of `should_prune` and
     `sparsity`, and `get_config()`. One that was written for TFMOT works as it is: it is
-    given the step as an int64 tensor, its results may be tensors.
+    given the step as an int64 tensor, its results may be tensors. Where it asks for
+    less than before, weights come back. It is asked at each step, up to its `end_step`
+    if it has that attribute.
 
     Example:
     >>> class Halves(PruningSchedule):

@@ -1,4 +1,4 @@
-"""From TFMOT's schedules to kprune's: which update is due at which clock.
+"""From TFMOT's updates to kprune's: at which clock they are due, and of how much.
 
 TFMOT counts a step when a batch begins, and updates masks then; kprune's clock counts
 the steps that are done. What TFMOT does at its step `s`, kprune does when its clock
@@ -11,9 +11,13 @@ import tensorflow as tf
 
 from kprune.granularity import NofM
 from kprune.schedules import Schedule
+from kprune.scopes import LayerWise
+from kprune.selection import keep_largest
 from kprune.tfmot.schedules import ConstantSparsity, PolynomialDecay
 
 TIMINGS = ("kprune", "tfmot")
+# How many steps back an update is looked for; each takes a fifth of a millisecond.
+_FARTHEST = 1_000
 
 
 def as_schedule(schedule, granularity, timing):
@@ -39,12 +43,18 @@ def as_schedule(schedule, granularity, timing):
         return schedule
     shift = TIMINGS.index(timing)
     if isinstance(granularity, NofM):
-        begin = 0 if timing == "tfmot" else getattr(schedule, "begin_step", 0)
+        begin = 0 if timing == "tfmot" else _step(schedule, "begin_step", 0)
         whole = ConstantSparsity(granularity.reachable(None), begin + shift)
         return GridSchedule(whole, shift)
     if type(schedule) in (ConstantSparsity, PolynomialDecay):
         return GridSchedule(schedule, shift)
     return FreeSchedule(schedule, shift)
+
+
+def _step(schedule, name, default):
+    """Returns a step that a schedule of the user's may tell, or may not."""
+    step = getattr(schedule, name, None)
+    return default if step is None else int(step)
 
 
 class _Translated(Schedule):
@@ -81,9 +91,7 @@ class GridSchedule(_Translated):
         begin, frequency = schedule.begin_step, schedule.frequency
         if begin < shift:
             begin += frequency  # TFMOT has no step 0
-        is_endless = isinstance(schedule, ConstantSparsity)
-        # What is removed stays removed, so that the first update is the last.
-        end = begin if is_endless else schedule.end_step
+        end = begin if schedule.end_step < 0 else schedule.end_step
         if shift:
             end -= (end - begin) % frequency
         if end < begin:
@@ -92,6 +100,8 @@ class GridSchedule(_Translated):
                 f"end_step={schedule.end_step} and frequency={frequency} prunes at no "
                 "step in TFMOT's timing. Lower `frequency`."
             )
+        if isinstance(schedule, ConstantSparsity):
+            end = begin  # What is removed stays removed: the first update is the last.
         super().__init__(schedule, shift, begin - shift, end - shift, frequency)
         first, last = self([self.begin_step, self.end_step])
         self.lowers = bool(last < first)
@@ -103,23 +113,36 @@ class GridSchedule(_Translated):
 class FreeSchedule(_Translated):
     """A schedule of the user's, which is asked at each step.
 
-    Between updates it wants what it wanted at the latest. What it will say can't be
-    known, so that it counts as one whose sparsity never falls.
+    Between updates it wants what it wanted at the latest, of the last 1,000 steps if
+    nothing was asked in between. What it will say can't be known, so that it counts as
+    one whose sparsity may fall.
+
+    Two are equal if they ask one and the same object: `get_config` may say too little.
 
     Args:
         schedule: `PruningSchedule`.
         shift: As for `GridSchedule`.
         end_step: Int, the last step that counts. Defaults to the schedule's own
             `end_step`, or to 0 if it has none; see `until`.
+
+    Attributes:
+        updates: `None`, since their number can't be known.
     """
 
+    lowers = True
+    updates = None
+
     def __init__(self, schedule, shift, end_step=None):
-        own = getattr(schedule, "end_step", -1)
+        own = _step(schedule, "end_step", -1)
         self._has_end = end_step is not None or own >= 0
         self._looked, self._last = -1, None
         super().__init__(
             schedule, shift, 0, max(0, own - shift) if end_step is None else end_step
         )
+
+    def __eq__(self, other):
+        is_like = isinstance(other, FreeSchedule) and self.shift == other.shift
+        return is_like and self.schedule is other.schedule
 
     def until(self, end_step):
         """Returns this schedule, with an end if it has none.
@@ -139,9 +162,11 @@ class FreeSchedule(_Translated):
 
     def last_due(self, step):
         """Returns the latest step by which the schedule has said to prune."""
+        if self._has_end:
+            step = min(step, self.end_step)
         if step < self._looked:
             self._looked, self._last = -1, None
-        for earlier in range(step, self._looked, -1):
+        for earlier in range(step, max(self._looked, step - _FARTHEST), -1):
             if bool(self._ask(earlier)[0]):
                 self._last = earlier
                 break
@@ -157,3 +182,27 @@ class FreeSchedule(_Translated):
 
     def _ask(self, step):
         return self.schedule(tf.constant(step + self.shift, "int64"))
+
+
+class LayerWiseAsTfmot(LayerWise):
+    """Prunes each weight by itself, and rounds halves of units as TFMOT does.
+
+    Of `n` units, which are single weights or blocks, `n * (1 - sparsity)` stay,
+    computed in float32 and rounded to the even number. N:M patterns have their own
+    count.
+
+    Example:
+    >>> from kprune.scopes import Contender
+    >>> contender = Contender(np.array([1.0, 2.0, 3.0]))
+    >>> [next(s([contender], 0.5)).tolist() for s in (LayerWise(), LayerWiseAsTfmot())]
+    [[False, False, True], [False, True, True]]
+    """
+
+    def _choose(self, contender, sparsity):
+        if contender.reachable < 1:
+            return super()._choose(contender, sparsity)
+        units = np.float32(len(contender.scores))
+        stay = np.round(units * (np.float32(1) - np.float32(sparsity)))
+        return keep_largest(
+            [contender.scores], max(1, int(stay)), [contender.candidates]
+        )[0]

@@ -5,7 +5,8 @@ from keras import saving
 
 from kprune.granularity import Block, Element, NofM
 from kprune.registry import register
-from kprune.tfmot.schedules import ConstantSparsity
+from kprune.schedules import Schedule
+from kprune.tfmot.schedules import ConstantSparsity, PruningSchedule
 from kprune.wrapper import PruningWrapper
 
 _POOLING = {"AVG": "mean", "MAX": "max"}
@@ -67,7 +68,7 @@ class PruneLowMagnitude(PruningWrapper):
         self.sparsity_m_by_n = sparsity_m_by_n and tuple(sparsity_m_by_n)
         if isinstance(pruning_schedule, dict):
             pruning_schedule = saving.deserialize_keras_object(pruning_schedule)
-        self.store.schedule = pruning_schedule or default_schedule()
+        self.store.schedule = checked_schedule(pruning_schedule)
 
     @property
     def pruning_schedule(self):
@@ -142,6 +143,20 @@ def _two_ints(name, value):
     return found
 
 
-def default_schedule():
-    """Returns TFMOT's default, a sparsity of 0.5 from the first step on."""
-    return ConstantSparsity(0.5, 0)
+def checked_schedule(schedule):
+    """Returns a schedule, or TFMOT's default, a sparsity of 0.5 from the start.
+
+    Args:
+        schedule: `PruningSchedule`, `kprune.Schedule`, or `None`.
+
+    Raises:
+        ValueError: If it is something else.
+    """
+    if schedule is None:
+        return ConstantSparsity(0.5, 0)
+    if not isinstance(schedule, (PruningSchedule, Schedule)):
+        raise ValueError(
+            f"Expected a schedule, got pruning_schedule={schedule!r}. Pass an object, "
+            "such as kprune.tfmot.ConstantSparsity(0.5, begin_step=0)."
+        )
+    return schedule

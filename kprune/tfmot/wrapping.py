@@ -9,10 +9,10 @@ from kprune import cloning
 from kprune.copier import Copier
 from kprune.inspection import check_keras_model, is_pruned
 from kprune.prunable import find_weights, has_no_prunable_weights
-from kprune.pruned_model import PrunedModel
 from kprune.stand_ins import plain_copy
 from kprune.surgery import prune_with, strip
-from kprune.tfmot.wrapper import PruneLowMagnitude, default_schedule, granularity_of
+from kprune.tfmot.wrapper import PruneLowMagnitude, checked_schedule, granularity_of
+from kprune.whole_model import stores
 from kprune.wrapper import PruningWrapper
 
 
@@ -42,13 +42,16 @@ def prune_low_magnitude(
         pruning_policy: `PruningPolicy`, which layers of a model are pruned. Defaults
             to none: all.
         sparsity_m_by_n: Pair `(m, n)`, m zeros in every n weights.
-        **kwargs: What every Keras layer takes, if a layer is given.
+        **kwargs: What every Keras layer takes, if a single layer is given.
 
     Returns:
-        The layer, list or model with wrappers. Where nothing in a layer can be pruned,
-        it comes back without one.
+        The layer, list or model with wrappers. A layer that is known to have nothing
+        to prune comes back without one; of some that are not built it is not known.
+        A model that `kprune.prune` has made keeps its wrappers, and masks without a
+        schedule get this one, though files don't hold it.
 
     Raises:
+        TypeError: If a keyword is unknown.
         ValueError: If something else is given, if an argument is out of range, or if
             nothing in a model can be pruned.
 
@@ -58,6 +61,13 @@ def prune_low_magnitude(
     >>> pruned.layers[0].pruning_schedule.target_sparsity
     0.5
     """
+    if kwargs and isinstance(to_prune, (keras.Model, list, tuple)):
+        raise TypeError(
+            "prune_low_magnitude got keywords that a model or a list of layers has no "
+            f"use for: {', '.join(map(repr, sorted(kwargs)))}. Mend the names or leave "
+            "them out; what is a layer's goes with a single layer."
+        )
+    pruning_schedule = checked_schedule(pruning_schedule)
     make = functools.partial(
         _wrapped,
         pruning_schedule=pruning_schedule,
@@ -92,21 +102,36 @@ def _pruned_model(model, make, granularity, schedule, policy):
     only = None
     if policy is not None:
         policy.ensure_model_supports_pruning(model)
-        only = [
-            layer
-            for layer in _leaves(model)
-            if isinstance(layer, PruningWrapper) or policy.allow_pruning(layer)
-        ]
-        if not only:
-            raise ValueError(
-                f"{type(policy).__name__} allows no layer of the model {model.name!r} "
-                "to be pruned. Leave `pruning_policy` out, or change the model."
-            )
+        only = _allowed_by(policy, model)
     pruned = prune_with(make, model, only, granularity=granularity)
-    for part in pruned._flatten_layers():
-        if isinstance(part, PrunedModel) and part.kprune_store.schedule is None:
-            part.kprune_store.schedule = schedule or default_schedule()
+    for store in stores(pruned):
+        if store.schedule is None:
+            store.schedule = schedule
     return pruned
+
+
+def _allowed_by(policy, model):
+    """Returns the function of a layer that tells whether a policy allows it.
+
+    What a layer is made of goes with it: a policy is not asked about that. About layers
+    that are not built it is asked once more, of their copies.
+    """
+    leaves = list(_leaves(model))
+    parts = {
+        id(part) for leaf in leaves for part in leaf._flatten_layers(include_self=False)
+    }
+
+    def allows(layer):
+        if isinstance(layer, keras.Model) or id(layer) in parts:
+            return False
+        return isinstance(layer, PruningWrapper) or bool(policy.allow_pruning(layer))
+
+    if not any(map(allows, leaves)):
+        raise ValueError(
+            f"{type(policy).__name__} allows no layer of the model {model.name!r} "
+            "to be pruned. Leave `pruning_policy` out, or change the model."
+        )
+    return allows
 
 
 def _leaves(model):

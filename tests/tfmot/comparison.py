@@ -27,6 +27,17 @@ SCHEDULES = {
             "frequency": 2,
         },
     ),
+    "to a half": (
+        "PolynomialDecay",
+        {
+            "initial_sparsity": 0.3125,
+            "final_sparsity": 0.5625,
+            "begin_step": 1,
+            "end_step": 3,
+            "power": 1,
+            "frequency": 1,
+        },
+    ),
     "linear, off the grid": (
         "PolynomialDecay",
         {
@@ -71,6 +82,13 @@ def dense(keras):
     return keras.Model(inputs, keras.layers.Dense(8)(x))
 
 
+def narrow(keras):
+    """Makes a model with kernels of 8 x 1 and 1 x 8."""
+    inputs = keras.Input((8,))
+    x = keras.layers.Dense(1, activation="tanh")(inputs)
+    return keras.Model(inputs, keras.layers.Dense(8)(x))
+
+
 def convolutional(keras):
     """Makes a model with kernels of 3 x 3 x 4 x 6 and 96 x 8."""
     inputs = keras.Input((6, 6, 4))
@@ -87,8 +105,6 @@ def attentive(keras):
     return keras.Model(inputs, keras.layers.Dense(8)(x))
 
 
-# No sparsity asks for a number of weights and a half: TFMOT and kprune round halves
-# to different sides.
 RUNS = {
     "element, constant": Run(dense, "constant", (3,)),
     "element, polynomial": Run(dense, "polynomial", (2, 4, 6)),
@@ -103,6 +119,15 @@ RUNS = {
         {"block_size": [4, 1], "block_pooling_type": "MAX"},
     ),
     "block 1 x 4, constant": Run(dense, "constant", (3,), {"block_size": (1, 4)}),
+    # Of 8 weights 5.5, 4.5 and 3.5 stay, of 24 blocks 16.5, 13.5 and 10.5: TFMOT
+    # rounds to even numbers.
+    "weights and a half": Run(narrow, "to a half", (1, 2)),
+    "blocks and a half": Run(
+        dense,
+        "to a half",
+        (1, 2, 3),
+        {"block_size": (2, 2), "block_pooling_type": "MAX"},
+    ),
     "2 of 4": Run(dense, "polynomial", (1,), {"sparsity_m_by_n": (2, 4)}),
     "1 of 4, convolution": Run(
         convolutional, "constant", (1,), {"sparsity_m_by_n": [1, 4]}

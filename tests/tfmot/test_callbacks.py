@@ -1,5 +1,7 @@
 """Training with `UpdatePruningStep`."""
 
+import warnings
+
 import keras
 import numpy as np
 import pytest
@@ -8,7 +10,7 @@ from keras import layers
 
 import kprune
 from kprune import tfmot
-from kprune.whole_model import clock_of
+from kprune.whole_model import clock_of, stores
 from tests.checks import assert_equal, entries, values, zeros_of
 from tests.subclassed_models import net
 from tests.tfmot import layer_table
@@ -271,3 +273,143 @@ def test_model_that_has_no_schedule_is_refused(make, message):
         train(model)
 
     assert_equal(values(model)[: len(before)], before)
+
+
+def pair_of(first, second):
+    """Makes a model of two layers, with kernels of 64, each with its schedule."""
+    return keras.Sequential(
+        [
+            keras.Input((8,)),
+            tfmot.prune_low_magnitude(layers.Dense(8, name="first"), first),
+            tfmot.prune_low_magnitude(layers.Dense(8, name="second"), second),
+        ]
+    )
+
+
+def removed_by_batch(model, epochs, timing="kprune"):
+    """Trains a model, and returns how many weights are removed after each batch."""
+    seen = []
+    note = keras.callbacks.LambdaCallback(
+        on_train_batch_end=lambda batch, logs: seen.append(removed(model))
+    )
+    train(model, note, epochs=epochs, timing=timing)
+    return seen
+
+
+def test_layers_whose_schedules_lower_sparsity_do_not_disturb_each_other():
+    # By -0.125 and by -0.1875 an update, of 64 weights.
+    falls = tfmot.PolynomialDecay(0.5, 0.25, 0, 4, power=1, frequency=2)
+    falls_more = tfmot.PolynomialDecay(0.5, 0.125, 0, 4, power=1, frequency=2)
+
+    seen = removed_by_batch(pair_of(falls, falls_more), epochs=6)
+
+    assert seen == [[32, 32], [32, 32], [24, 20], [24, 20], [16, 8], [16, 8]]
+
+
+class Own(tfmot.PruningSchedule):
+    """A schedule of the user's, whose config does not tell it from others."""
+
+    end_step = None
+
+    def __init__(self, *sparsities):
+        self.sparsities = sparsities
+        self.asked = 0
+
+    def __call__(self, step):
+        self.asked += 1
+        last = len(self.sparsities) - 1
+        return int(step) <= last, self.sparsities[min(int(step), last)]
+
+    def get_config(self):
+        return {}
+
+
+def test_schedules_of_the_user_are_told_apart_whatever_their_configs_say():
+    model = pair_of(Own(0.25), Own(0.75))
+
+    train(model)
+
+    assert removed(model) == [16, 48]
+
+
+@pytest.mark.parametrize("timing", ["kprune", "tfmot"])
+def test_schedule_of_the_user_may_lower_sparsity(timing):
+    model = tfmot.prune_low_magnitude(simple_dense_model(), Own(0.1, 0.5, 0.75, 0.25))
+
+    seen = [counts[0] for counts in removed_by_batch(model, 4, timing)]
+
+    expected = [8, 40, 60, 20] if timing == "kprune" else [40, 60, 20, 20]
+    assert seen == expected  # of 80 weights
+
+
+def test_schedule_of_the_user_is_asked_of_few_steps_before_training(capsys):
+    schedule = Own(0.5)
+    model = tfmot.prune_low_magnitude(simple_dense_model(), schedule)
+    model.compile("sgd", "mse", run_eagerly=True)
+    stop = keras.callbacks.LambdaCallback(
+        on_train_batch_end=lambda batch, logs: setattr(model, "stop_training", True)
+    )
+    x, y = data(model)
+
+    with pytest.warns(UserWarning, match="Training ended at step 1"):
+        model.fit(x, y, epochs=100_000, callbacks=[tfmot.UpdatePruningStep(), stop])
+
+    assert schedule.asked < 10_000
+    assert removed(model)[0] == 40
+    assert "kprune: asks at each step what is wanted" in capsys.readouterr().out
+
+
+def test_layer_that_was_frozen_for_a_while_goes_on():
+    model = pair_of(
+        tfmot.PolynomialDecay(0.0, 0.5, 0, 4, power=1, frequency=1),
+        tfmot.PolynomialDecay(0.0, 0.25, 0, 4, power=1, frequency=1),
+    )
+    for is_trained in (True, False, True):
+        model.layers[0].layer.trainable = is_trained
+        model.optimizer = None
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # each run alone is too short
+            train(model, epochs=2)
+
+    assert removed(model) == [32, 16]
+    assert {store.clock.steps for store in stores(model)} == {6}
+
+
+def test_model_of_kprune_is_given_the_schedule():
+    first, _ = simple_dense_model().layers
+    model = kprune.prune(simple_dense_model(), only=first.name)
+
+    given = tfmot.prune_low_magnitude(model, EVERY_STEP)
+    train(given)
+
+    assert sparsities(given) == [0.5, 0.5]
+
+
+def test_update_within_an_execution_of_several_steps_is_told_of():
+    last = tfmot.PolynomialDecay(0.25, 0.5, 1, 4, power=1, frequency=3)
+    model = tfmot.prune_low_magnitude(simple_dense_model(), last)
+    model.compile("sgd", "mse", steps_per_execution=4)
+    x, y = data(model, size=4)
+
+    with pytest.warns(UserWarning, match="due at step 3 was not carried out"):
+        model.fit(
+            x,
+            y,
+            batch_size=1,
+            verbose=0,
+            callbacks=[tfmot.UpdatePruningStep(timing="tfmot")],
+        )
+
+
+def test_wrapper_of_a_layer_without_weights_needs_no_schedule():
+    model = keras.Sequential(
+        [
+            keras.Input((8,)),
+            kprune.PruningWrapper(layers.Rescaling(0.5)),
+            tfmot.prune_low_magnitude(layers.Dense(8), EVERY_STEP),
+        ]
+    )
+
+    train(model)
+
+    assert removed(model) == [32]

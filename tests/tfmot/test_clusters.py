@@ -14,6 +14,7 @@ from tests.tfmot.models import (
     reused_layer,
     simple_dense_model,
     two_branches,
+    unbuilt_model,
 )
 from tests.training_helpers import with_slow
 
@@ -297,3 +298,23 @@ def test_channels_have_no_more_values_than_indices_can_tell():
         ValueError, match="each of 70 channels, and a kernel has 65,535"
     ):
         clustered(model, 1000, cluster_per_channel=True)
+
+
+@pytest.mark.parametrize(
+    "make, message",
+    [
+        (unbuilt_model, "Sequential 'sequential.*' has no weights yet"),
+        (
+            lambda: tfmot.prune_low_magnitude(layers.Dense(3)),
+            "'dense.*' is wrapped for pruning. Cluster the model that holds it",
+        ),
+    ],
+)
+def test_what_has_no_weights_of_its_own_to_cluster_is_refused(make, message):
+    with pytest.raises(ValueError, match=message):
+        clustered(make())
+
+
+def test_only_models_are_stripped():
+    with pytest.raises(TypeError, match="None"):
+        tfmot.strip_clustering(None)

@@ -5,7 +5,8 @@ import pytest
 from keras import layers
 
 from kprune import tfmot
-from tests.tfmot.models import simple_dense_model
+from tests.checks import entries
+from tests.tfmot.models import simple_dense_model, unbuilt_model
 
 XNNPACK = tfmot.PruneForLatencyOnXNNPack()
 
@@ -188,3 +189,17 @@ def test_policy_of_the_user_has_to_define_both_methods(missing):
 
     with pytest.raises(TypeError, match=missing):
         type("Incomplete", (tfmot.PruningPolicy,), methods)()
+
+
+def test_policy_chooses_among_the_layers_of_a_model_that_is_not_built():
+    class OnlyWide(tfmot.PruningPolicy):
+        def allow_pruning(self, layer):
+            return layer.units == 8
+
+        def ensure_model_supports_pruning(self, model):
+            pass
+
+    pruned = tfmot.prune_low_magnitude(unbuilt_model(), pruning_policy=OnlyWide())
+    pruned.build((None, 3))
+
+    assert [entry.layer.name for entry in entries(pruned)] == ["a"]

@@ -5,6 +5,7 @@ import pytest
 import tensorflow as tf
 
 from kprune import tfmot
+from tests.checks import entries
 from tests.tfmot.models import simple_dense_model, train
 
 
@@ -40,3 +41,14 @@ def test_summaries_tell_sparsity_and_threshold_as_each_epoch_begins(tmp_path):
 def test_summaries_need_a_folder(log_dir):
     with pytest.raises(ValueError, match="must be a string that is not empty"):
         tfmot.PruningSummaries(log_dir=log_dir)
+
+
+def test_summaries_of_a_kernel_without_weights_tell_no_threshold(tmp_path):
+    model = tfmot.prune_low_magnitude(simple_dense_model())
+    entries(model)[0].mask.assign(np.zeros((10, 8), bool))
+
+    train(model, tfmot.PruningSummaries(str(tmp_path)))
+
+    found = written(tmp_path / "metrics")
+    assert found["hidden/kernel/sparsity"] == {0: 1.0}
+    assert "hidden/kernel/threshold" not in found

@@ -118,6 +118,7 @@ def test_between_updates_the_sparsity_and_the_next_due_step_agree(name, timing):
     [
         tfmot.PolynomialDecay(0.0, 0.8, 0, 50),
         tfmot.PolynomialDecay(0.0, 0.8, 0, 0, frequency=1),
+        tfmot.ConstantSparsity(0.8, 0, end_step=50, frequency=60),
     ],
 )
 def test_schedule_by_which_tfmot_never_prunes_is_refused_in_its_timing(schedule):

@@ -259,3 +259,16 @@ def test_predictions_before_training_are_those_of_the_plain_model():
     assert_equal(pruned.predict(x, verbose=0), model.predict(x, verbose=0))
     assert pruned.evaluate(x, y, verbose=0) == model.evaluate(x, y, verbose=0)
     assert_equal(values(pruned), before)
+
+
+@pytest.mark.parametrize("schedule", ["polynomial", tfmot.ConstantSparsity, 0.5])
+@pytest.mark.parametrize("make", [simple_dense_model, lambda: layers.Dense(3)])
+def test_what_is_no_schedule_is_refused_where_it_is_given(make, schedule):
+    with pytest.raises(ValueError, match="Expected a schedule.* Pass an object"):
+        tfmot.prune_low_magnitude(make(), schedule)
+
+
+@pytest.mark.parametrize("make", [simple_dense_model, lambda: [layers.Dense(3)]])
+def test_keywords_that_are_unknown_are_named(make):
+    with pytest.raises(TypeError, match="'blok_size', 'prunning_schedule'"):
+        tfmot.prune_low_magnitude(make(), blok_size=3, prunning_schedule=None)
