@@ -1,6 +1,8 @@
 """How large the files of one pruned model are, and how long writing them takes."""
 
+import contextlib
 import functools
+import io
 import pathlib
 import tempfile
 import typing
@@ -75,7 +77,8 @@ def files(rounds, record):
         rows,
         f"One model with the same weights in Keras 3 and in tf_keras: {RUN.network} "
         f"trained on {RUN.data}, {RUN.sparsity:.0%} of its kernels zero. TFMOT's files "
-        "are those of its guide: strip, save or convert, gzip; sparse is "
+        "are those of its guide: strip, save or convert, gzip; its SavedModel is that "
+        "of `model.export`, without what training needs; sparse is "
         "`tf.lite.Optimize.EXPERIMENTAL_SPARSITY`. Accuracy on the 10,000 test images, "
         f"each file in its runtime. Seconds to write, median of {rounds} rounds, all "
         "in turns; those of `kprune.export` include that the file is loaded and "
@@ -89,6 +92,7 @@ def _of_tfmot(model, tf_keras, rows):
     ways = {
         "HDF5 (.h5)": _saved(model, tf_keras, "model.h5"),
         "Keras (.keras)": _saved(model, tf_keras, "model.keras"),
+        "SavedModel": _served(model),
     }
     for name, (optimizations, calibrated) in CONVERSIONS.items():
         given = rows if calibrated else None
@@ -111,6 +115,21 @@ def _saved(model, k, name):
     def read(path):
         loaded = k.models.load_model(path, compile=False)
         return lambda x: loaded.predict(x, batch_size=BATCH, verbose=0)
+
+    return Way(write, read)
+
+
+def _served(model):
+    """Writes a SavedModel that only computes, the smallest that tf_keras writes."""
+
+    def write(folder):
+        with contextlib.redirect_stdout(io.StringIO()):  # it prints what it wrote
+            model.export(str(folder / "model"))
+        return folder / "model"
+
+    def read(path):
+        loaded = tf.saved_model.load(str(path))
+        return lambda x: np.asarray(loaded.serve(tf.constant(x, "float32")))
 
     return Way(write, read)
 

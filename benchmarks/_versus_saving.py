@@ -4,6 +4,7 @@ import pathlib
 import tempfile
 
 import numpy as np
+import tensorflow as tf
 from _versus_sides import dense, fit, fitted, stripped_zeros
 from training_overhead import bytes_of
 
@@ -45,23 +46,24 @@ def resumed_from_file(side):
 
 
 def forgotten_strip(side):
-    """`strip` forgotten: the float32 TFLite file."""
-    return _forgotten(side, None)
+    """`strip` forgotten: the float32 file of TensorFlow's TFLite converter."""
+    return _forgotten(side, [])
 
 
 def forgotten_strip_quantized(side):
-    """`strip` forgotten: the dynamic-range TFLite file, whose weights are int8."""
-    return _forgotten(side, "dynamic_range")
+    """`strip` forgotten: that converter's dynamic-range file, of int8 weights."""
+    return _forgotten(side, [tf.lite.Optimize.DEFAULT])
 
 
-def _forgotten(side, quantization):
+def _forgotten(side, optimizations):
     layers = side.keras.layers
     body = [side.keras.Input((256,)), layers.Dense(256), layers.Dense(256)]
     pruned = fitted(side, side.keras.Sequential(body), side.constant(0.5))
     sizes = []
-    with tempfile.TemporaryDirectory() as folder:
-        for model in (pruned, side.strip(pruned)):
-            sizes.append(side.lite_bytes(model, pathlib.Path(folder), quantization))
+    for model in (pruned, side.strip(pruned)):
+        converter = tf.lite.TFLiteConverter.from_keras_model(model)
+        converter.optimizations = optimizations
+        sizes.append(len(converter.convert()))
     return f"{sizes[0] / sizes[1]:.2f}x the bytes of a stripped one"
 
 

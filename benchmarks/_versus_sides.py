@@ -3,7 +3,6 @@
 import contextlib
 
 import numpy as np
-import tensorflow as tf
 from _harness import settle_frameworks
 
 import kprune
@@ -20,8 +19,19 @@ class Kprune:
     strip = staticmethod(kprune.strip)
 
     def constant(self, sparsity, begin_step=0, frequency=1):
-        """Returns a schedule that prunes once; there is nothing to repeat."""
-        return kprune.ConstantSchedule(sparsity, begin_step)
+        """Returns a schedule that prunes once, or again after `frequency` steps.
+
+        Where every step would prune to the same sparsity, there is nothing to repeat.
+        """
+        if frequency == 1:
+            return kprune.ConstantSchedule(sparsity, begin_step)
+        return kprune.PolynomialSchedule(
+            sparsity,
+            begin_step,
+            begin_step + frequency,
+            initial_sparsity=sparsity,
+            frequency=frequency,
+        )
 
     def polynomial(self, sparsity, begin_step, end_step, frequency=1):
         """Returns a schedule that rises from 0."""
@@ -45,11 +55,6 @@ class Kprune:
         wrappers = kprune.PruningWrapper
         layers = model._flatten_layers()
         return sum(len(x.masks) for x in layers if isinstance(x, wrappers))
-
-    def lite_bytes(self, model, folder, quantization=None):
-        """Returns the size of a TFLite file of a model."""
-        format = kprune.TFLite(quantization, sparse=False)
-        return kprune.export(model, folder / "out", format).records[0].bytes
 
 
 class Tfmot:
@@ -88,13 +93,6 @@ class Tfmot:
     def masks(self, model):
         """Returns how many masks a model has."""
         return sum("mask" in variable.name for variable in model.variables)
-
-    def lite_bytes(self, model, folder, quantization=None):
-        """Returns the size of a TFLite file of a model."""
-        converter = tf.lite.TFLiteConverter.from_keras_model(model)
-        if quantization:
-            converter.optimizations = [tf.lite.Optimize.DEFAULT]
-        return len(converter.convert())
 
 
 def dense(side, kernel=None, **options):

@@ -31,9 +31,10 @@ def from_tf_keras(model_or_path, custom_objects=None):
     Layers keep their names, without TFMOT's prefix. Other than in TFMOT, where weights
     are dense from the optimizer's update to the next forward pass, they are masked. A
     layer that is used several times counts a step a call there; here that is one. A
-    model that was compiled is compiled again, if its losses and metrics are Keras' own,
-    and its optimizer goes on with its moments. TFMOT does not save `sparsity_m_by_n`,
-    so that a wrapper that comes from a file has the masks and not the pattern.
+    model that was compiled is compiled again, if its losses and metrics are Keras' own
+    or in `custom_objects`, and its optimizer goes on with its moments; one from a file
+    only if tf_keras finds all of that, too. TFMOT does not save `sparsity_m_by_n`, so
+    that a wrapper that comes from a file has the masks and not the pattern.
 
     Args:
         model_or_path: A Sequential or Functional tf_keras model, or the path of a file
@@ -90,7 +91,14 @@ class _Translation:
         tf_keras = keras_2.import_tf_keras()
         self.wrappers = []
         self.clock = Clock()
-        self.twins = Twins(tf_keras, keras, keras_2.calls_of, self._convert, _adapted)
+        self.twins = Twins(
+            tf_keras,
+            keras,
+            keras_2.calls_of,
+            self._convert,
+            _adapted,
+            keras_2_operations.name_apart,
+        )
         self._make = LayerMaker(tf_keras, keras, custom_objects, self.twins.of)
 
     def _convert(self, layer):
@@ -227,7 +235,7 @@ def _steps(model, wrappers):
     """
     calls = collections.Counter(id(call.operation) for call in _all_calls(model))
     steps = {
-        wrapper.layer.name: max(int(wrapper.pruning_step), 0)
+        wrapper.layer.name: max(int(wrapper.pruning_step.numpy()), 0)
         // max(calls[id(wrapper)], 1)
         for wrapper in wrappers
     }

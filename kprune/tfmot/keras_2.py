@@ -2,7 +2,8 @@
 
 Importing TFMOT sets an environment variable by which `tf.keras`, if nobody has looked
 at it yet, becomes tf_keras for the whole process. So `tf.keras` is looked at first, and
-the variable is put back.
+the variable is put back: whichever Keras it is, which may be tf_keras already, it
+stays that.
 """
 
 import contextlib
@@ -10,6 +11,7 @@ import importlib
 import json
 import os
 import pathlib
+import warnings
 import zipfile
 
 import h5py
@@ -56,7 +58,7 @@ def _imported(name):
 @contextlib.contextmanager
 def _settled():
     """Lets imports leave `tf.keras` and the environment as they are."""
-    _ = tf.keras.__version__  # from here on it stays what it is
+    _ = tf.keras.layers  # from here on it stays what it is
     before = os.environ.get(_SWITCH)
     os.environ[_SWITCH] = "1"
     try:
@@ -125,14 +127,30 @@ def _loaded(path):
     for compile in (True, False):
         try:
             with tfmot.sparsity.keras.prune_scope():
-                return tf_keras.models.load_model(path, compile=compile)
+                model = tf_keras.models.load_model(path, compile=compile)
         except Exception as error:  # any that a layer's constructor thinks of
             failures.append(error)
+        else:
+            if failures:
+                _warn_not_compiled(path, failures[0])
+            return model
     raise ValueError(
         f"tf_keras can't load {str(path)!r}: {in_short(failures[-1])} Where it misses "
         "a class, register that for tf_keras, or load the model yourself with "
         "`custom_objects` within `tfmot.sparsity.keras.prune_scope()`, and pass it."
     ) from failures[-1]
+
+
+def _warn_not_compiled(path, error):
+    warnings.warn(
+        f"tf_keras can't compile the model in {str(path)!r} as it was: "
+        f"{in_short(error)} The new model is therefore not compiled, and its optimizer "
+        "would begin anew: call `compile` on it. If a loss or a metric of your own is "
+        "missing, load the model yourself with "
+        "`tf_keras.models.load_model(path, custom_objects=...)` within "
+        "`tfmot.sparsity.keras.prune_scope()`, and pass it.",
+        stacklevel=5,
+    )
 
 
 def _check_file(path):
@@ -154,8 +172,14 @@ def _contents(path):
     """Returns which Keras wrote a file, a string, and whether it holds a model."""
     if zipfile.is_zipfile(path):
         with zipfile.ZipFile(path) as archive:
+            names = archive.namelist()
+            if "metadata.json" not in names:
+                raise ValueError(
+                    f"{str(path)!r} is a zip file that no Keras has written: it holds "
+                    "no `metadata.json`. Expected a `.h5` or `.keras` file."
+                )
             metadata = json.loads(archive.read("metadata.json"))
-            return metadata["keras_version"], "config.json" in archive.namelist()
+            return metadata["keras_version"], "config.json" in names
     if not h5py.is_hdf5(path):
         raise ValueError(
             f"{str(path)!r} is neither an HDF5 (`.h5`) nor a zipped (`.keras`) file."
@@ -192,8 +216,9 @@ def _given(node):
 def unchanged(model):
     """Puts the weights and states of a tf_keras model back on exit.
 
-    TFMOT's wrappers write weights at inference, too. States of recurrent layers begin
-    at zero, as those of a new model do.
+    TFMOT's wrappers write weights at inference, too, and can do so only in the scope
+    of the strategy that the model was made under. States of recurrent layers begin at
+    zero, as those of a new model do.
 
     Args:
         model: A tf_keras model.
@@ -206,7 +231,8 @@ def unchanged(model):
     try:
         for state in states:
             state.assign(tf.zeros_like(state))
-        yield
+        with model.distribute_strategy.scope():
+            yield
     finally:
         for variable, value in before:
             variable.assign(value)

@@ -5,6 +5,7 @@ import warnings
 
 import keras
 import tensorflow as tf
+from keras.src.utils.naming import to_snake_case
 
 from kprune.copier import in_short
 
@@ -12,9 +13,10 @@ from kprune.copier import in_short
 def compile_like(old, new, variables, custom_objects):
     """Compiles a Keras 3 model as a tf_keras model is compiled.
 
-    Optimizers, losses and metrics are Keras' own classes of the same names; others are
-    looked up in `custom_objects`. Where something is not found, the model is left
-    uncompiled, with a warning. The optimizer goes on with its moments.
+    Optimizers, losses and metrics are looked up by name in `custom_objects`, then among
+    Keras' own. Where something is not found, the model is left uncompiled, with a
+    warning. The optimizer goes on with its moments; where these don't come over whole,
+    it begins anew, with a warning.
 
     Args:
         old: The tf_keras model. Nothing happens if it is not compiled.
@@ -31,47 +33,84 @@ def compile_like(old, new, variables, custom_objects):
     except Exception as error:  # any that a constructor thinks of
         warnings.warn(
             f"The model {old.name!r} is compiled with something that is not "
-            f"translated: {in_short(error)} The new model is therefore not compiled; "
-            "call `compile` on it.",
+            f"translated: {in_short(error)} The new model is therefore not compiled: "
+            "pass functions and classes of your own in `custom_objects`, by their "
+            "names, or call `compile` on it.",
             stacklevel=3,
         )
         return
     inner = [getattr(m.optimizer, "inner_optimizer", m.optimizer) for m in (old, new)]
-    if int(inner[0].iterations) and not _carry_moments(*inner, old, variables):
+    try:
+        _carry_moments(*inner, old, variables)
+    except _NotCarriedError as error:
         warnings.warn(
-            f"The moments of the optimizer {type(inner[0]).__name__} are kept in "
-            "another way in Keras 3. It begins anew.",
+            f"The optimizer {type(inner[0]).__name__} begins anew: {error}",
             stacklevel=3,
         )
 
 
-def _carry_moments(old, new, model, variables):
-    """Gives an optimizer the state of one of tf_keras; returns whether it could.
+class _NotCarriedError(Exception):
+    """The reason why an optimizer can't go on where one of tf_keras was."""
 
-    Both keep their moments in lists of the same names, an entry a variable.
+
+def _carry_moments(old, new, model, variables):
+    """Gives an optimizer all the state of one of tf_keras, or none.
+
+    Both keep their moments in lists of the same names, an entry a variable, and what
+    all variables share, such as the number of steps, in attributes of the same names.
     """
+    if not old.iterations.numpy():
+        return
     trained = model.trainable_variables
-    moments = {name: found for name, found in vars(new).items() if _is_moments(found)}
-    moments = {k: v for k, v in moments.items() if k not in _LISTS_OF_ALL and v}
-    theirs = {name: getattr(old, name, ()) for name in moments}
-    lengths = {len(found) for found in [*moments.values(), *theirs.values()]}
-    if not hasattr(old, "_index_dict") or lengths - {len(trained)}:
-        return False
-    for variable in trained:
-        place = old._index_dict[old._var_key(variable)]
-        ours = new._get_variable_index(variables[id(variable)])
-        for name, found in moments.items():
-            found[ours].assign(theirs[name][place].numpy())
-    new.iterations.assign(old.iterations.numpy())
-    return True
+    _check_built_for(old, len(trained))
+    pairs = []
+    for name in vars(new).keys() - set(_LISTS_OF_ALL):
+        found = getattr(new, name)
+        theirs = getattr(old, name, getattr(old, name.lstrip("_"), None))
+        if isinstance(found, keras.Variable) and isinstance(theirs, tf.Variable):
+            pairs.append((found, theirs))
+        elif _is_moments(found) and _has_entries(theirs, len(found)):
+            for variable in trained:
+                ours = new._get_variable_index(variables[id(variable)])
+                place = old._index_dict[old._var_key(variable)]
+                pairs.append((found[ours], theirs[place]))
+    _check_all_carried(new, [variable for variable, _ in pairs])
+    for variable, value in pairs:
+        variable.assign(value.numpy())
+
+
+def _check_built_for(old, count):
+    if not hasattr(old, "_index_dict"):
+        raise _NotCarriedError(
+            "a legacy optimizer of tf_keras keeps its moments in another way."
+        )
+    if len(old._index_dict) != count:
+        raise _NotCarriedError(
+            f"it has moments for {len(old._index_dict)} weights, while {count} are to "
+            "be trained now. A layer was frozen or unfrozen without a new `compile`."
+        )
+
+
+def _check_all_carried(new, carried):
+    known = {id(variable) for variable in carried}
+    missing = [repr(v.name) for v in new.variables if id(v) not in known]
+    if missing:
+        raise _NotCarriedError(
+            f"Keras 3 keeps {', '.join(missing)} of it, which the optimizer of "
+            "tf_keras has not under that name."
+        )
 
 
 _LISTS_OF_ALL = ("_variables", "_trainable_variables")
 
 
 def _is_moments(value):
-    is_list = isinstance(value, (list, tuple))
+    is_list = isinstance(value, (list, tuple)) and len(value) > 0
     return is_list and all(isinstance(part, keras.Variable) for part in value)
+
+
+def _has_entries(theirs, count):
+    return isinstance(theirs, (list, tuple)) and len(theirs) == count
 
 
 def _arguments(old):
@@ -82,6 +121,9 @@ def _arguments(old):
         "metrics": _each(given["metrics"], keras.metrics),
         "weighted_metrics": _each(given["weighted_metrics"], keras.metrics),
         "loss_weights": given["loss_weights"],
+        "run_eagerly": bool(old._run_eagerly),
+        "steps_per_execution": int(old._steps_per_execution.numpy()),
+        "jit_compile": "auto" if old._jit_compile is None else old._jit_compile,
     }
 
 
@@ -113,15 +155,15 @@ def _each(given, module):
 
 
 def _translated(part, module):
-    if type(part).__name__ == "MeanMetricWrapper":
-        part = part._fn
-    if inspect.isfunction(part):
-        part = part.__name__
     if part is None or part in _SHORT:
         return part
+    if inspect.isfunction(part):
+        return _named(part.__name__, module)
     if isinstance(part, str):
-        module.get(part)  # raises an error now, not in `fit`
-        return part
+        return _named(part, module)
+    if type(part).__name__ == "MeanMetricWrapper":
+        function = _found(module, part._fn.__name__)
+        return module.MeanMetricWrapper(function, name=part.name, **part._fn_kwargs)
     config = part.get_config()
     config.pop("fn", None)
     if config.get("reduction") == "auto":
@@ -129,14 +171,32 @@ def _translated(part, module):
     return _made(module, type(part).__name__, config)
 
 
+def _named(name, module):
+    """Returns what a loss or metric of a name is, as `compile` takes it."""
+    own = keras.saving.get_registered_object(name)
+    if own is not None:
+        return own() if isinstance(own, type) else own
+    found = module.get(name)  # raises an error now, not in `fit`
+    if type(found).__name__ != name:
+        return name
+    found.name = to_snake_case(name)  # as tf_keras calls what a class's name stands for
+    return found
+
+
 # Names that stand for a metric which fits the outputs.
 _SHORT = ("accuracy", "acc", "crossentropy", "ce")
 
 
 def _made(module, name, config):
-    found = getattr(module, name, None) or keras.saving.get_registered_object(name)
-    if found is None:
-        raise ValueError(f"{module.__name__} has no {name}.")
+    found = _found(module, name)
     if config.get("name", "") is None:
         del config["name"]
     return found(**config)
+
+
+def _found(module, name):
+    """Returns the class or function of a name; the user's goes before Keras' own."""
+    found = keras.saving.get_registered_object(name) or getattr(module, name, None)
+    if found is None:
+        raise ValueError(f"{module.__name__} has no {name}.")
+    return found

@@ -35,6 +35,7 @@ _TO_KERAS_3 = {
     "softmax_robust_masking": (None, False),
     "sparse": (False,),
     "time_major": (False,),
+    "trainable": _ANYTHING,
     "value_shape": _ANYTHING,
     "virtual_batch_size": (None,),
     "vocabulary_size": _ANYTHING,
@@ -56,6 +57,7 @@ _TO_KERAS_2 = {
     "salt": (None,),
     "seed": _ANYTHING,
     "sliding_window": (None,),
+    "trainable": _ANYTHING,
     "use_cudnn": _ANYTHING,
     "use_gate": (False,),
     "value_range": _ANYTHING,
@@ -95,7 +97,17 @@ def translated(layer, to_keras_3):
     config = _as_keras_3(layer, config) if to_keras_3 else _as_keras_2(layer, config)
     if "vocabulary" in config and config["vocabulary"] is None:  # learnt from data
         config["vocabulary"] = layer.get_vocabulary(include_special_tokens=False)
+        config |= _frequencies(layer, len(config["vocabulary"]))
     return config
+
+
+def _frequencies(layer, count):
+    """Returns what a vocabulary has learnt of its words for `tf_idf`, as arguments."""
+    lookup = getattr(layer, "_lookup_layer", layer)
+    if getattr(lookup, "idf_weights", None) is None:
+        return {}
+    first = lookup._token_start_index()
+    return {"idf_weights": lookup.idf_weights.numpy()[first : first + count].tolist()}
 
 
 def without_unknown(config, layer, target_class, to_keras_3):
@@ -114,7 +126,7 @@ def without_unknown(config, layer, target_class, to_keras_3):
         ValueError: If something else is unknown.
     """
     meaningless = _TO_KERAS_3 if to_keras_3 else _TO_KERAS_2
-    known = _arguments(target_class) | {"dtype", "trainable", "activity_regularizer"}
+    known = _arguments(target_class) | {"dtype", "activity_regularizer"}
     if config.get("zero_output_for_mask"):  # tf_keras takes it among other arguments
         known.add("zero_output_for_mask")
     for key in config.keys() - known:

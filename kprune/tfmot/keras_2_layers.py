@@ -18,9 +18,20 @@ _REMEDIES = {
     "LocallyConnected1D": "Keras 3 has no such layer; write one.",
     "LocallyConnected2D": "Keras 3 has no such layer; write one.",
     "ClusterWeights": "Strip it first: `tfmot.clustering.keras.strip_clustering`.",
-    "QuantizeWrapperV2": "A model in quantization-aware training can't come over: go "
-    "back to the one before `quantize_apply`, and use `kprune.quantize_aware`.",
+    # The first of TFMOT's layers, whichever it is, refuses the whole model.
+    **dict.fromkeys(
+        ("QuantizeLayer", "QuantizeWrapper", "QuantizeWrapperV2", "QuantizeAnnotate"),
+        "A model in quantization-aware training can't come over: go back to the one "
+        "before `quantize_model` or `quantize_annotate_model`, and use "
+        "`kprune.quantize_aware`.",
+    ),
 }
+
+# Layers whose type is that of what they return in tf_keras, which is known without it.
+_WITHOUT_POLICY = (
+    *("Discretization", "HashedCrossing", "Hashing", "IntegerLookup", "StringLookup"),
+    "TextVectorization",
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,6 +69,8 @@ class LayerMaker:
         config = keras_2_configs.translated(layer, self._to_keras_3)
         config |= self._parts(layer, config)
         config |= {"name": as_name(name or layer.name), "dtype": self._dtype(layer)}
+        if config["dtype"] is None:
+            del config["dtype"]
         try:
             with self.target.saving.custom_object_scope(self.custom_objects):
                 return self._made(layer, target_class, config)
@@ -133,7 +146,16 @@ class LayerMaker:
         return made
 
     def _dtype(self, layer):
-        if not self._to_keras_3:
-            return self.target.mixed_precision.Policy(layer.dtype_policy.name)
-        name = layer._dtype_policy.name
-        return None if name == "_infer" else name
+        if self._to_keras_3:
+            name = layer._dtype_policy.name
+            return None if name == "_infer" else name
+        policy = layer.dtype_policy
+        if getattr(policy, "quantization_mode", None):
+            raise ValueError(
+                f"The layer {layer.name!r} ({type(layer).__name__}) is quantized "
+                f"({policy.name}), which tf_keras does not know. Pass the model as it "
+                "was before `quantize`."
+            )
+        if type(layer).__name__ in _WITHOUT_POLICY:
+            return None
+        return self.target.mixed_precision.Policy(policy.name)

@@ -57,17 +57,41 @@ def function_for(layer, custom_objects):
     return call
 
 
+def name_apart(outputs):
+    """Renames the operations in a graph that are called as a layer in it is.
+
+    Where masks of padding are joined, Keras 3 adds operations to the graph, with
+    automatic names.
+
+    Args:
+        outputs: Structure of the `KerasTensor`s that the graph ends in.
+    """
+    operations = _operations_before(outputs)
+    taken = {part.name for part in operations if isinstance(part, keras.Layer)}
+    for operation in operations:
+        if not isinstance(operation, keras.Layer):
+            operation.name = unique(operation.name, taken)
+
+
 def _name_operations(outputs, inputs, name):
     """Names new operations in a graph, whose automatic names others may have."""
+    taken = set()
+    for operation in _operations_before(outputs, inputs):
+        operation.name = unique(name, taken)
+
+
+def _operations_before(outputs, inputs=()):
+    """Lists what computes outputs, layers too, back to some inputs."""
     known = {id(tensor) for tensor in keras.tree.flatten(inputs)}
-    coming, taken = keras.tree.flatten(outputs), set()
+    coming, found = keras.tree.flatten(outputs), {}
     while coming:
         tensor = coming.pop()
         if id(tensor) not in known and isinstance(tensor, keras.KerasTensor):
             known.add(id(tensor))
-            operation = tensor._keras_history.operation
-            operation.name = unique(name, taken)
-            coming += keras.tree.flatten(operation.input)
+            operation, call, _ = tensor._keras_history
+            found[id(operation)] = operation
+            coming += operation._inbound_nodes[call].input_tensors
+    return list(found.values())
 
 
 def _without_tensor(value):

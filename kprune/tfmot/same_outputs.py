@@ -55,6 +55,7 @@ def check_same(model, twins):
     try:
         verify(run, None, samples, _ROUNDINGS * one, label)
     except ExportError as error:
+        _check_weights(model, twins)
         values = by_id(model.inputs, forward.pack(samples[0][0]))
         culprit = _first_difference(model, twins, values, _ROUNDINGS * one)
         if culprit is None:
@@ -65,6 +66,24 @@ def check_same(model, twins):
             f"The model {model.name!r} can't be brought over: its outputs would not be "
             f"the same. {_explained(culprit)}"
         ) from error
+
+
+def _check_weights(model, twins):
+    """Raises an error if there are weights that can't be computed with."""
+    layers = [twin for _, twin in twins.pairs if hasattr(twin, "weights")]
+    layers = [layer for layer in layers if not hasattr(layer, "layers")]
+    broken = dict.fromkeys(repr(x.name) for x in layers if not _is_finite(x))
+    if broken:
+        raise ValueError(
+            f"The model {model.name!r} computes NaN, which can't be compared: there "
+            f"are numbers that are not finite in the weights of {', '.join(broken)}. "
+            "Train it anew, or go back to a checkpoint from before."
+        )
+
+
+def _is_finite(layer):
+    arrays = [np.asarray(v) for v in layer.weights if "float" in str(v.dtype)]
+    return all(np.isfinite(array.astype("float32")).all() for array in arrays)
 
 
 def _explained(culprit):

@@ -4,6 +4,7 @@ Nothing here knows which of the two Keras is the older one: both are modules wit
 same `Input`, `Model`, `Sequential` and `Layer`.
 """
 
+import collections
 import dataclasses
 from collections.abc import Callable
 
@@ -56,6 +57,8 @@ class Twins:
             target layer, or a function.
         adapt: Function `(operation, args, kwargs)` that returns the arguments of a call
             as the twin takes them.
+        settle: Function of the outputs of a new graph, called before a model is made
+            of it. Defaults to none.
         pairs: List of pairs, a source layer or model and its twin, the inner ones
             first.
     """
@@ -65,6 +68,7 @@ class Twins:
     calls_of: Callable
     convert: Callable
     adapt: Callable
+    settle: Callable | None = None
 
     def __post_init__(self):
         self.pairs = []
@@ -80,6 +84,7 @@ class Twins:
         return self._known[id(operation)]
 
     def _of_model(self, model):
+        _check_names(model)
         name = as_name(model.name)
         if isinstance(model, self.source.Sequential):
             chain = self.target.Sequential(name=name)
@@ -93,6 +98,8 @@ class Twins:
             found = self.call(call.operation, *call.fill_in(values))
             values |= by_id(call.output_tensors, found)
         outputs = tf.nest.map_structure(lambda tensor: values[id(tensor)], model.output)
+        if self.settle:
+            self.settle(outputs)
         return self.target.Model(inputs, outputs, name=name)
 
     def call(self, operation, args, kwargs):
@@ -144,6 +151,20 @@ def as_name(name):
     'conv1_bn'
     """
     return name.replace("/", "_")
+
+
+def _check_names(model):
+    """Refuses layers whose names differ by a slash alone."""
+    names = collections.defaultdict(list)
+    for layer in model.layers:
+        names[as_name(layer.name)].append(repr(layer.name))
+    for name, same in names.items():
+        if len(same) > 1:
+            raise ValueError(
+                f"The layers {' and '.join(same)} of the model {model.name!r} would "
+                f"have one name, {name!r}, since Keras 3 allows no slashes in names. "
+                "Rename one: `layer._name = ...`."
+            )
 
 
 def by_id(tensors, values):
@@ -211,5 +232,7 @@ def _own_variables(layer):
     """Lists the variables of a layer itself, without those of its parts."""
     if isinstance(layer, keras.Layer):
         return [*layer._trainable_variables, *layer._non_trainable_variables]
+    if hasattr(layer, "lookup_table"):
+        return []  # what it has learnt of words is in its config
     own = [*layer._trainable_weights, *layer._non_trainable_weights]
     return [variable for variable in own if isinstance(variable, tf.Variable)]

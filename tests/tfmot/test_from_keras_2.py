@@ -6,10 +6,12 @@ import pytest
 import tensorflow as tf
 
 from kprune.tfmot.from_keras_2 import from_tf_keras
+from kprune.tfmot.to_keras_2 import to_tf_keras
 from tests.checks import assert_plain, values
 from tests.tfmot import keras_2_models as models
 from tests.tfmot.keras_2_cases import (
     LAYER_CASES,
+    VOCABULARY,
     WEIGHTLESS,
     around,
     assert_same_outputs,
@@ -94,6 +96,49 @@ def test_an_adapted_normalization_keeps_its_statistics(tf_keras):
     np.testing.assert_allclose(new(np.array([[3.0, 20.0]])), [[1.0, -1.0]], rtol=1e-6)
 
 
+LOOKUPS = {
+    "Discretization": (lambda k: k.layers.Discretization([0.0, 1.0]), [[-1.0], [2.0]]),
+    "Discretization, counted": (
+        lambda k: k.layers.Discretization([0.0, 1.0], output_mode="one_hot"),
+        [[-1.0], [2.0]],
+    ),
+    "Hashing": (lambda k: k.layers.Hashing(7), [["leaf"], ["root"]]),
+    "StringLookup": (
+        lambda k: k.layers.StringLookup(vocabulary=["leaf", "root"]),
+        [["root"], ["twig"]],
+    ),
+    "IntegerLookup": (
+        lambda k: k.layers.IntegerLookup(vocabulary=[3, 5], output_mode="one_hot"),
+        [[5], [7]],
+    ),
+    "TextVectorization": (lambda k: k.layers.TextVectorization(), [["a leaf"], ["b"]]),
+    "TextVectorization by frequency": (
+        lambda k: k.layers.TextVectorization(output_mode="tf_idf"),
+        [["a leaf"], ["b"]],
+    ),
+    "StringLookup by frequency": (
+        lambda k: k.layers.StringLookup(output_mode="tf_idf", num_oov_indices=2),
+        [["leaf"], ["b"]],
+    ),
+}
+
+
+@pytest.mark.parametrize("name", LOOKUPS)
+def test_lookups_go_there_and_back(tf_keras, name):
+    make, values = LOOKUPS[name]
+    layer, values = make(tf_keras), tf.constant(values)
+    if "Text" in name or "frequency" in name:
+        layer.adapt(tf.constant([["a leaf"], ["a root"], ["leaf"], ["leaf"]]))
+    inputs = tf_keras.Input((1,), dtype=values.dtype)
+    old = tf_keras.Model(inputs, layer(inputs))
+
+    new = from_tf_keras(old)
+    again = to_tf_keras(new)
+
+    for model in (new, again):
+        np.testing.assert_allclose(model(values), old(values), rtol=1e-6)
+
+
 def test_an_adapted_vocabulary_comes_over(tf_keras):
     layer = tf_keras.layers.StringLookup()
     layer.adapt(np.array(["leaf", "leaf", "root"]))
@@ -102,75 +147,6 @@ def test_an_adapted_vocabulary_comes_over(tf_keras):
     new = from_tf_keras(tf_keras.Model(inputs, layer(inputs)))
 
     assert new(tf.constant([["root", "twig"]])).numpy().tolist() == [[2, 0]]
-
-
-def test_a_compiled_model_is_compiled_alike(tf_keras):
-    old = models.sequential(tf_keras)
-    rate = tf_keras.optimizers.schedules.ExponentialDecay(0.1, 10, 0.5)
-    old.compile(
-        tf_keras.optimizers.SGD(rate, momentum=0.9, clipnorm=1.0),
-        tf_keras.losses.SparseCategoricalCrossentropy(from_logits=True),
-        metrics=["accuracy", tf_keras.metrics.SparseTopKCategoricalAccuracy(2)],
-    )
-
-    new = from_tf_keras(old)
-
-    assert type(new.optimizer) is keras.optimizers.SGD
-    assert (new.optimizer.momentum, new.optimizer.clipnorm) == (0.9, 1.0)
-    assert float(new.optimizer._learning_rate(10)) == pytest.approx(0.05)
-    x, y = np.ones((4, 6), "float32"), np.array([0, 1, 2, 0])
-    expected = old.evaluate(x, y, verbose=0)
-    assert new.evaluate(x, y, verbose=0) == pytest.approx(expected, rel=1e-5)
-
-
-OPTIMIZERS = {
-    "Adam": {"amsgrad": True},
-    "AdamW": {"clipnorm": 1.0},
-    "SGD": {"momentum": 0.9, "nesterov": True},
-    "RMSprop": {"centered": True, "momentum": 0.5},
-    "Adagrad": {},
-}
-
-
-@pytest.mark.parametrize("name", OPTIMIZERS)
-def test_an_optimizer_goes_on_where_it_was(tf_keras, name):
-    old = models.sequential(tf_keras)
-    optimizer = getattr(tf_keras.optimizers, name)(0.05, **OPTIMIZERS[name])
-    old.compile(optimizer, "mse", run_eagerly=True)
-    random = np.random.default_rng(3)
-    x, y = random.normal(size=(8, 6)), random.normal(size=(8, 3))
-    for _ in range(3):
-        old.train_on_batch(x, y)
-
-    new = from_tf_keras(old)
-    new.run_eagerly = True
-    for model in (old, new):
-        model.train_on_batch(x, y)
-
-    assert int(new.optimizer.iterations) == 4
-    for ours, theirs in zip(new.get_weights(), old.get_weights(), strict=True):
-        np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-7)
-
-
-def test_moments_that_are_kept_in_another_way_are_said_to_be_lost(tf_keras):
-    old = models.sequential(tf_keras)
-    old.compile(tf_keras.optimizers.legacy.Adam(), "mse", run_eagerly=True)
-    old.train_on_batch(np.ones((8, 6)), np.ones((8, 3)))
-
-    with pytest.warns(UserWarning, match="optimizer Adam are kept in another way"):
-        new = from_tf_keras(old)
-
-    assert new.compiled
-
-
-def test_a_loss_of_the_user_leaves_the_model_uncompiled(tf_keras):
-    old = models.sequential(tf_keras)
-    old.compile("sgd", lambda truth, found: tf.reduce_mean(truth - found))
-
-    with pytest.warns(UserWarning, match="therefore not compiled"):
-        new = from_tf_keras(old)
-
-    assert not new.compiled
 
 
 def own_layer(module, scale=2.0):
@@ -281,6 +257,42 @@ def test_names_of_operations_do_not_collide_with_those_of_layers(tf_keras):
     old = tf_keras.Model(inputs, tf_keras.layers.Dense(2, name="add")(x * 2.0 + 1.0))
 
     assert_same_outputs(old, from_tf_keras(old))
+
+
+def test_masks_that_are_joined_do_not_collide_with_the_layer(tf_keras):
+    k = tf_keras
+    inputs = k.Input((6,), dtype="int32")
+    embeddings = [k.layers.Embedding(VOCABULARY, 2, mask_zero=True) for _ in "ab"]
+    join = k.layers.Concatenate(name="concatenate")
+    join_again = k.layers.Concatenate(name="concatenate_1")
+    parts = [embedding(inputs) for embedding in embeddings]
+    joined = join_again([join(parts), parts[0]])
+    old = randomised(k.Model(inputs, k.layers.SimpleRNN(2)(joined)))
+    keras.backend.clear_session()  # the next automatic name is `concatenate`
+
+    new = from_tf_keras(old)
+
+    assert {x.name for x in old.layers} <= {x.name for x in new.operations}
+    padded = np.array([[1, 2, 0, 0, 0, 0], [0, 3, 4, 5, 0, 0]])
+    np.testing.assert_allclose(new(padded), old(padded), atol=1e-6)
+
+
+def test_names_that_would_become_one_are_named(tf_keras):
+    k = tf_keras
+    names = ("block/a", "block_a", "b")
+    dense = [k.layers.Dense(4, name=name) for name in names]
+
+    with pytest.raises(ValueError, match="'block/a' and 'block_a'"):
+        from_tf_keras(k.Sequential([k.Input((4,)), *dense]))
+
+
+def test_a_weight_that_is_not_a_number_is_the_reason_given(tf_keras):
+    old = models.sequential(tf_keras)
+    kernel = old.get_layer("hidden").kernel
+    kernel.assign(np.full(kernel.shape, np.nan))
+
+    with pytest.raises(ValueError, match="'chain' computes NaN.* weights of 'hidden'"):
+        from_tf_keras(old)
 
 
 @pytest.mark.slow

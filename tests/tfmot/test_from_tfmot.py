@@ -2,11 +2,13 @@
 
 import functools
 import json
+import zipfile
 
 import h5py
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 import kprune
 from kprune.tfmot.callbacks import UpdatePruningStep
@@ -145,6 +147,26 @@ def test_weights_that_are_dense_between_two_steps_are_masked(tf_keras, incumbent
     assert_same_masks(old, new)
 
 
+def test_a_model_made_for_several_devices_comes_over_with_its_masks(
+    tf_keras, incumbent
+):
+    sparsity = incumbent.sparsity.keras
+    schedule = sparsity.ConstantSparsity(0.5, 0, frequency=2)
+    with tf.distribute.MirroredStrategy(["CPU:0"]).scope():
+        wrapped = sparsity.prune_low_magnitude(models.sequential(tf_keras), schedule)
+        wrapped.compile("adam", "mse")
+    callbacks = [sparsity.UpdatePruningStep()]
+    x, y = np.ones((8, 6)), np.ones((8, 3))
+    wrapped.fit(x, y, batch_size=2, verbose=0, callbacks=callbacks)
+
+    new = from_tf_keras(wrapped)
+
+    assert clock_of(new) == 4
+    assert_same_masks(wrapped, new)
+    new.fit(x, y, batch_size=2, verbose=0, callbacks=[UpdatePruningStep()])
+    assert clock_of(new) == 8
+
+
 def test_a_model_that_was_wrapped_and_not_trained_starts_at_step_0(tf_keras, incumbent):
     wrapped = incumbent.sparsity.keras.prune_low_magnitude(models.sequential(tf_keras))
 
@@ -274,11 +296,15 @@ def test_a_file_of_an_old_tf_keras_is_read(tf_keras, incumbent, tmp_path, build)
 def test_files_without_a_model_are_refused(tf_keras, incumbent, tmp_path):
     models.sequential(tf_keras).save_weights(tmp_path / "weights.h5")
     (tmp_path / "text.h5").write_text("no model")
+    with zipfile.ZipFile(tmp_path / "other.keras", "w") as archive:
+        archive.writestr("text", "no model")
 
     with pytest.raises(ValueError, match="holds weights and no architecture"):
         from_tf_keras(tmp_path / "weights.h5")
     with pytest.raises(ValueError, match="is neither an HDF5"):
         from_tf_keras(tmp_path / "text.h5")
+    with pytest.raises(ValueError, match="holds no `metadata.json`"):
+        from_tf_keras(tmp_path / "other.keras")
     with pytest.raises(ValueError, match="is no file"):
         from_tf_keras(tmp_path)
 
@@ -292,6 +318,34 @@ def test_a_class_that_tf_keras_misses_is_named(tf_keras, incumbent, tmp_path):
 
     with pytest.raises(ValueError, match="tf_keras can't load .*Mine"):
         from_tf_keras(tmp_path / "mine.h5")
+
+
+@pytest.mark.filterwarnings("ignore:You are saving your model as an HDF5")
+@pytest.mark.parametrize("suffix", [".h5", ".keras"])
+def test_a_file_with_a_loss_of_the_user_is_said_to_be_uncompiled(
+    tf_keras, incumbent, tmp_path, suffix
+):
+    def distance(truth, found):
+        return abs(truth - found)
+
+    old = models.sequential(tf_keras)
+    old.compile("sgd", distance)
+    old.save(tmp_path / f"model{suffix}")
+
+    with pytest.warns(UserWarning, match="can't compile the model in .*distance"):
+        new = from_tf_keras(tmp_path / f"model{suffix}")
+
+    assert not new.compiled
+    assert_same_outputs(old, new)
+
+
+@pytest.mark.parametrize("step", ["quantize_model", "quantize_annotate_model"])
+def test_a_model_in_quantization_aware_training_is_refused(tf_keras, incumbent, step):
+    prepare = getattr(incumbent.quantization.keras, step)
+    old = prepare(models.sequential(tf_keras))
+
+    with pytest.raises(ValueError, match=r"`kprune\.quantize_aware`"):
+        from_tf_keras(old)
 
 
 def test_a_schedule_of_the_user_is_asked_for_by_name(tf_keras, incumbent):

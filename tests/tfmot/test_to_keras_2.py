@@ -88,6 +88,14 @@ def test_operations_without_a_layer_are_all_named(tf_keras):
         to_tf_keras(with_operations())
 
 
+def test_a_quantized_model_is_refused(tf_keras):
+    model = keras.Sequential([keras.Input((4,)), layers.Dense(2)])
+    model.layers[0].quantize("int8")
+
+    with pytest.raises(ValueError, match=r"is quantized \(int8.*before `quantize`"):
+        to_tf_keras(model)
+
+
 REFUSED = {
     "Maximum with the number 3.0": lambda x: ops.maximum(x, 3.0),
     "Transpose of the batch": lambda x: ops.transpose(x, (1, 0)),
