@@ -1,10 +1,13 @@
 """Rows of strings in columns, as all reports print them."""
 
-import itertools
-import textwrap
+import io
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
 
 _LINE = 120
-_GAP = "  "
+_GAP = 2
 
 
 def laid_out(columns, rows, numbers=()):
@@ -31,34 +34,25 @@ def laid_out(columns, rows, numbers=()):
     stem     8 -> 4
     head         10  it is an output
     """
-    cells = [columns, *rows]
-    is_number = [title in numbers for title in columns]
-    widths = _widths(list(zip(*cells, strict=True)), is_number)
-    lines = []
-    for row in cells:
-        parts = [_wrapped(cell, w) for cell, w in zip(row, widths, strict=True)]
-        for line in itertools.zip_longest(*parts, fillvalue=""):
-            placed = [
-                part.rjust(width) if right else part.ljust(width)
-                for part, width, right in zip(line, widths, is_number, strict=True)
-            ]
-            lines.append(_GAP.join(placed).rstrip())
-    return "\n".join(lines)
-
-
-def _widths(columns, is_number):
-    """Returns how wide each column is, so that lines fit if words let them."""
-    widths = [max(map(len, column)) for column in columns]
+    cells = list(zip(columns, *rows, strict=True))
+    # As wide as a word or number that is not to be cut.
     least = [
-        width if whole else max(len(word) for cell in column for word in cell.split())
-        for column, width, whole in zip(columns, widths, is_number, strict=True)
+        max(len(part) for cell in column for part in _uncut(cell, title in numbers))
+        for title, column in zip(columns, cells, strict=True)
     ]
-    room = _LINE - len(_GAP) * (len(columns) - 1)
-    while sum(widths) > room and widths != least:
-        wide = [i for i, width in enumerate(widths) if width > least[i]]
-        widths[max(wide, key=widths.__getitem__)] -= 1
-    return widths
+    table = Table(box=None, padding=(0, _GAP, 0, 0), pad_edge=False)
+    for title, width in zip(columns, least, strict=True):
+        kind = {"justify": "right", "no_wrap": True} if title in numbers else {}
+        table.add_column(Text(title), min_width=width, **kind)
+    for row in rows:
+        table.add_row(*map(Text, row))
+    room = max(_LINE, sum(least) + _GAP * (len(columns) - 1))
+    console = Console(file=io.StringIO(), width=room, color_system=None)
+    console.print(table)
+    lines = console.file.getvalue().splitlines()
+    return "\n".join(line.rstrip() for line in lines)
 
 
-def _wrapped(cell, width):
-    return textwrap.wrap(cell, width, break_long_words=False, break_on_hyphens=False)
+def _uncut(cell, is_number):
+    """Lists the parts of a cell that stay in one line."""
+    return [cell] if is_number else cell.split() or [""]
