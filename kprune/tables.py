@@ -19,7 +19,7 @@ def laid_out(columns, rows, numbers=()):
 
     Args:
         columns: Sequence of strings, the titles, none of them empty.
-        rows: Sequence of sequences of strings, one a column. Nothing in them is taken
+        rows: Iterable of sequences of strings, one a column. Nothing in them is taken
             for markup.
         numbers: Sequence of those titles whose columns stand on the right and are
             not wrapped. Defaults to none.
@@ -34,6 +34,7 @@ def laid_out(columns, rows, numbers=()):
     stem     8 -> 4
     head         10  it is an output
     """
+    rows = list(rows)
     cells = list(zip(columns, *rows, strict=True))
     # As wide as a word or number that is not to be cut.
     least = [

@@ -19,6 +19,16 @@ def test_columns_are_as_wide_as_what_is_in_them():
     ]
 
 
+def test_rows_may_be_an_iterator():
+    rows = (row for row in [("a", "1"), ("b", "2")])
+
+    assert laid_out(("layer", "size"), rows).splitlines() == [
+        "layer  size",
+        "a      1",
+        "b      2",
+    ]
+
+
 def test_numbers_stand_on_the_right():
     text = laid_out(("layer", "size"), [("a", "8 -> 4"), ("b", "20")], numbers=["size"])
 
