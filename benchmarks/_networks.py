@@ -23,6 +23,24 @@ def small_cnn(k, *widths, activation=None):
     return _classifier(k, inputs, k.layers.Flatten()(x), widths, activation)
 
 
+def lenet_5_caffe(k):
+    """Returns Caffe's LeNet-5 for images of 28 x 28, 431,080 parameters."""
+    layers = k.layers
+    return k.Sequential(
+        [
+            k.Input((28, 28, 1)),
+            layers.Conv2D(20, 5, activation="relu", name="conv1"),
+            layers.MaxPooling2D(name="pool1"),
+            layers.Conv2D(50, 5, activation="relu", name="conv2"),
+            layers.MaxPooling2D(name="pool2"),
+            layers.Flatten(name="features"),
+            layers.Dense(500, activation="relu", name="fc1"),
+            layers.Dense(CLASSES, name="fc2"),
+        ],
+        name="lenet_5_caffe",
+    )
+
+
 def resnet_8(k):
     """Returns a narrow network that trains in minutes: the first step halves sides."""
     return _resnet(k, (8, 16, 32), 1, 2, "resnet_8")

@@ -3,8 +3,7 @@
 import dataclasses
 
 import keras
-from _networks import CLASSES, resnet_8
-from keras import layers
+from _networks import lenet_5_caffe, resnet_8
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,22 +58,6 @@ class Recipe:
         return self.first.epochs + sum(phase.epochs for phase in self.then)
 
 
-def lenet_5_caffe():
-    return keras.Sequential(
-        [
-            keras.Input((28, 28, 1)),
-            layers.Conv2D(20, 5, activation="relu", name="conv1"),
-            layers.MaxPooling2D(name="pool1"),
-            layers.Conv2D(50, 5, activation="relu", name="conv2"),
-            layers.MaxPooling2D(name="pool2"),
-            layers.Flatten(name="features"),
-            layers.Dense(500, activation="relu", name="fc1"),
-            layers.Dense(CLASSES, name="fc2"),
-        ],
-        name="lenet_5_caffe",
-    )
-
-
 def _adam(rate):
     return keras.optimizers.AdamW(rate, weight_decay=0.05)
 
@@ -87,7 +70,7 @@ RECIPES = {
     "lenet_5_caffe": Recipe(
         data="mnist",
         held_out=10_000,
-        build=lenet_5_caffe,
+        build=lambda: lenet_5_caffe(keras),
         optimizer=_adam,
         first=Phase(5, 2e-3),
         then=(

@@ -33,6 +33,7 @@ from _distillation import (
     load,
 )
 from _harness import publish, read_options
+from _networks import lenet_5_caffe
 
 import kprune
 
@@ -74,23 +75,6 @@ def lenet_300_100():
     )
 
 
-def lenet_5_caffe():
-    layers = keras.layers
-    return keras.Sequential(
-        [
-            keras.Input((28, 28, 1)),
-            layers.Conv2D(20, 5, activation="relu", name="conv1"),
-            layers.MaxPooling2D(name="pool1"),
-            layers.Conv2D(50, 5, activation="relu", name="conv2"),
-            layers.MaxPooling2D(name="pool2"),
-            layers.Flatten(name="features"),
-            layers.Dense(500, activation="relu", name="fc1"),
-            layers.Dense(CLASSES, name="fc2"),
-        ],
-        name="lenet_5_caffe",
-    )
-
-
 RECIPES = {
     "lenet_300_100": Recipe(
         build=lenet_300_100,
@@ -101,7 +85,7 @@ RECIPES = {
         sharing=Training(6, 6e-4, 0.05),
     ),
     "lenet_5_caffe": Recipe(
-        build=lenet_5_caffe,
+        build=lambda: lenet_5_caffe(keras),
         parameters=431_080,
         sparsity=0.99,
         bits={"conv1": 4, "conv2": 3, "fc1": 3, "fc2": 3},
