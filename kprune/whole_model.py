@@ -138,5 +138,5 @@ def set_clock(model, step):
     """
     if step < 0:
         raise ValueError(f"step={step} must be 0 or more.")
-    for store in stores(model):
-        store.clock.variable.assign(step)
+    for clock in {store.clock for store in stores(model)}:
+        clock.variable.assign(step)

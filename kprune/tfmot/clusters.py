@@ -9,11 +9,9 @@ from keras import saving
 from kprune.compress.codebooks import codebook_of
 from kprune.compress.sharing import share_by
 from kprune.compress.sharing_store import SharingWrapper, share
-from kprune.inspection import check_built, check_keras_model, is_pruned
+from kprune.inspection import check_built
 from kprune.prunable import find_weights
-from kprune.stand_ins import plain_copy
-from kprune.surgery import strip
-from kprune.tfmot.wrapping import copied
+from kprune.tfmot.wrapping import copied, strip_pruning
 from kprune.weight_access import as_array
 from kprune.wrapper import PruningWrapper
 
@@ -174,8 +172,7 @@ def strip_clustering(model):
     >>> type(plain.layers[0]).__name__
     'Dense'
     """
-    check_keras_model(model)
-    return strip(model) if is_pruned(model) else plain_copy(model)
+    return strip_pruning(model)
 
 
 def cluster_scope():
