@@ -12,8 +12,7 @@ from kprune.preflight import (
     check_return,
 )
 from kprune.tracking import follow, forget
-from kprune.updates import fraction_removed, updaters
-from kprune.weight_access import as_array
+from kprune.updates import sparsity_of, updaters
 
 
 class Pruner:
@@ -184,8 +183,7 @@ class Pruner:
         Returns:
             Float, the fraction of zeros in the weights that are being pruned.
         """
-        trained = whole_model.trained_weights(self.model, self._among)
-        self.sparsity = fraction_removed([as_array(e.mask) for _, e in trained])
+        self.sparsity = sparsity_of(self.model, self._among)
         return self.sparsity
 
     def start_over(self):

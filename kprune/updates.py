@@ -107,7 +107,7 @@ class Updater:
         followed = (*self._requires, *getattr(self.regrowth, "tracks", ()))
         check_followed(zip(entries, present, masks, strict=True), followed)
         del present
-        fraction, written = fraction_removed(masks), set()
+        fraction, written = _fraction_removed(masks), set()
         for (_, entry), mask in zip(pruned, masks, strict=True):
             # Let go one by one, so that no two copies of all weights are held.
             weight = weights.pop(0)
@@ -229,7 +229,21 @@ def _assign_mask(entry, mask, weight):
         write_masked(average, as_array(average), mask)
 
 
-def fraction_removed(masks):
+def sparsity_of(model, among=None):
+    """Reads off the masks what fraction of the trained weights is removed.
+
+    Args:
+        model: A pruned model.
+        among: As for `Updater`. Defaults to all.
+
+    Returns:
+        Float in [0, 1].
+    """
+    trained = whole_model.trained_weights(model, among)
+    return _fraction_removed([as_array(entry.mask) for _, entry in trained])
+
+
+def _fraction_removed(masks):
     """Returns the fraction of zeros in some masks, bool arrays."""
     size = sum(mask.size for mask in masks)
     kept = sum(int(np.count_nonzero(mask)) for mask in masks)

@@ -13,9 +13,9 @@ from kprune.preflight import check_parts
 from kprune.pruner import Pruner
 from kprune.schedules import ConstantSchedule
 from kprune.tfmot.timing import TIMINGS, LayerWiseAsTfmot, as_schedule
-from kprune.updates import fraction_removed
+from kprune.updates import sparsity_of
 from kprune.weight_access import as_array
-from kprune.whole_model import masked_weights, set_clock, stores, trained_weights
+from kprune.whole_model import masked_weights, set_clock, stores
 
 
 class UpdatePruningStep(PruningCallback):
@@ -246,8 +246,7 @@ class _Together:
 
     def measure(self):
         """Returns the fraction of zeros in all weights that are being pruned."""
-        trained = trained_weights(self.model)
-        self.sparsity = fraction_removed([as_array(e.mask) for _, e in trained])
+        self.sparsity = sparsity_of(self.model)
         return self.sparsity
 
 
