@@ -14,6 +14,8 @@ from kprune.optimizer_slots import average_of
 from kprune.scopes.names import WeightName
 from kprune.tracked import Tracked
 
+_LARGE = 2**20  # elements
+
 
 @dataclasses.dataclass
 class MaskedWeight:
@@ -120,7 +122,7 @@ def masked(weight, mask):
 
     Args:
         weight: Float tensor or variable.
-        mask: Boolean tensor or variable of its shape.
+        mask: Boolean tensor or variable that can be broadcast against it.
 
     Returns:
         Tensor; kept weights are bit for bit the same.
@@ -130,6 +132,8 @@ def masked(weight, mask):
     array([1.5, 0. ], dtype=float32)
     """
     weight = tf.convert_to_tensor(weight)
-    # As fast as `where` on large kernels and twice as fast on small ones (see
-    # benchmarks/training_overhead.py); also turns NaN and -0.0 into 0.
+    if weight.shape.num_elements() >= _LARGE:
+        return tf.where(mask, weight, tf.zeros((), weight.dtype))
+    # Twice as fast on small kernels (see benchmarks/training_overhead.py), but needs
+    # memory for the mask in floats; also turns NaN and -0.0 into 0.
     return tf.math.multiply_no_nan(weight, tf.cast(mask, weight.dtype))
