@@ -2,7 +2,7 @@
 
 Every value that an int8 operator reads or writes needs one range, and one only: a
 second one between a convolution and its ReLU would keep the converter from making
-them one operator. So the graph is walked once, and each layer is told which of its
+them one operator, and one before a concatenation it would replace. So the graph is walked once, and each layer is told which of its
 inputs and whether its outputs get one.
 """
 
@@ -147,42 +147,49 @@ def _place(model, stays_float, parents, known, placements):
         else:
             given = [False] * len(call.outputs)
             if not stays_float(layer, parents) and reads_floats(call):
-                merges = _merges(call, readers, lambda x: stays_float(x, parents))
-                given = [_place_one(call, has_range, merges, placements)] * len(given)
+                later = _is_ranged_later(
+                    call, readers, lambda x: stays_float(x, parents)
+                )
+                given = [_place_one(call, has_range, later, placements)] * len(given)
         ranged |= {id(t) for t, g in zip(call.outputs, given, strict=True) if g}
     return [id(t) in ranged for t in model.outputs]
 
 
-def _place_one(call, has_range, merges, placements):
+def _place_one(call, has_range, later, placements):
     """Notes the ranges of one use of a layer; returns whether its output has one."""
     rule = rule_for(call.operation)
     if rule.passes:
         return all(has_range)
-    inputs, output = [not known for known in has_range], not merges
+    inputs, output = [not known for known in has_range], not later
     if rule.gathers:
         inputs, output = [False] * len(has_range), False
     other = placements.setdefault(id(call.operation), Placement(inputs, output))
     other.inputs = [a or b for a, b in zip(other.inputs, inputs, strict=True)]
     other.output = other.output or output
     other.uses += 1
-    return True  # of what merges into a ReLU, that has the range
+    return True
 
 
-def _merges(call, readers, stays_float):
-    """Tells whether the layer and the ReLU behind it become one operator."""
-    return rule_for(call.operation).fuses and _only_relu_reads(
-        call.outputs[0], readers, stays_float
-    )
+def _is_ranged_later(call, readers, stays_float):
+    """Tells whether the range of an output is that of what reads it.
 
-
-def _only_relu_reads(tensor, readers, stays_float):
-    found = readers.get(id(tensor), [])
-    if len(found) != 1 or found[0] is None or stays_float(found[0].operation):
+    That is a ReLU that becomes one operator with the layer, or a concatenation.
+    """
+    rule, reader = rule_for(call.operation), _only_reader(call.outputs[0], readers)
+    if reader is None or stays_float(reader.operation) or not reads_floats(reader):
         return False
+    behind = rule_for(reader.operation)
+    return (rule.fuses and behind.is_relu) or (behind.joins and rule.fixed is None)
+
+
+def _only_reader(tensor, readers):
+    """Returns the `Call` that alone reads a tensor, or `None`."""
+    found = readers.get(id(tensor), [])
+    if len(found) != 1 or found[0] is None or is_nested(found[0].operation):
+        return None
     if isinstance(found[0].operation, keras.layers.Identity):
-        return _only_relu_reads(found[0].outputs[0], readers, stays_float)
-    rule = rule_for(found[0].operation)
-    return not isinstance(rule, str) and rule.is_relu  # nested models have none
+        return _only_reader(found[0].outputs[0], readers)
+    return found[0]
 
 
 def reads_floats(call):

@@ -39,6 +39,8 @@ class Rule:
         offset: Float, what the layer adds to its inputs.
         gathers: Bool, whether the outputs are rows of the kernel, whose range they
             have, and the inputs whole numbers.
+        joins: Bool, whether the inputs stand side by side in the outputs, so that
+            TFLite has one range for all of them.
     """
 
     kernel: str | None = None
@@ -50,6 +52,7 @@ class Rule:
     is_relu: bool = False
     offset: float = 0.0
     gathers: bool = False
+    joins: bool = False
 
 
 _PASSES = Rule(passes=True)
@@ -232,8 +235,12 @@ def _batch_normalization(layer):
     )
 
 
+@register("quantization", layers.Concatenate)
+def _concatenate(layer):
+    return Rule(joins=True)
+
+
 for _layer_type in (
-    layers.Concatenate,
     layers.GlobalAveragePooling1D,
     layers.GlobalAveragePooling2D,
     layers.LeakyReLU,

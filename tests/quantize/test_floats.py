@@ -6,8 +6,6 @@ from keras import layers, ops
 from kprune.quantize import left_in_float, quantize_aware, wrappers
 from tests.quantize.int8_file import Int8File
 
-GENERATOR = np.random.default_rng(0)
-
 
 @keras.saving.register_keras_serializable("tests")
 class Block(layers.Layer):
@@ -32,24 +30,28 @@ def attention():
     return keras.Model(inputs, layers.Dense(3)(x))
 
 
+# The slow ones are layers of Keras without a rule, as ELU is.
 CASES = [
     (lambda: between(layers.ELU(name="elu")), {"elu": "type ELU"}),
     (lambda: between(Block(name="block")), {"block": "type Block"}),
-    (
+    pytest.param(
         lambda: between(layers.LSTM(4, name="lstm", unroll=True), shape=(4, 6)),
         {"lstm": "type LSTM"},
+        marks=pytest.mark.slow,
     ),
-    (
+    pytest.param(
         lambda: between(
             layers.EinsumDense("abc,cd->abd", (None, 5), name="einsum"), shape=(4, 6)
         ),
         {"einsum": "type EinsumDense"},
+        marks=pytest.mark.slow,
     ),
-    (
+    pytest.param(
         lambda: between(
             layers.TimeDistributed(layers.Dense(2), name="times"), shape=(4, 6)
         ),
         {"times": "type TimeDistributed"},
+        marks=pytest.mark.slow,
     ),
     (attention, {"attention": "MultiHeadAttention", "norm": "LayerNormalization"}),
     (
@@ -62,7 +64,8 @@ CASES = [
 @pytest.mark.parametrize(("make", "expected"), CASES)
 def test_layer_without_int8_form_stays_in_float_and_is_named(make, expected):
     model = make()
-    x = GENERATOR.normal(size=(8, *model.input_shape[1:])).astype("float32")
+    shape = (8, *model.input_shape[1:])
+    x = np.random.default_rng(0).normal(size=shape).astype("float32")
 
     with pytest.warns(UserWarning, match=f"'{next(iter(expected))}'.*Name them in `sk"):
         aware = quantize_aware(model)

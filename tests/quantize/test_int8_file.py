@@ -5,6 +5,7 @@ from keras import layers
 
 from kprune.quantize import fold_batch_normalization, quantize_aware, wrappers
 from tests.quantize.int8_file import Int8File
+from tests.training_helpers import with_slow
 
 
 def residual():
@@ -95,7 +96,8 @@ def prune_and_cluster(model, values):
                 layer.bias.assign(np.linspace(-0.1, 0.1, layer.bias.shape[0]))
 
 
-@pytest.mark.parametrize("make", MODELS)
+# Layers of the slow ones are in the other models, and in the tests below.
+@pytest.mark.parametrize("make", with_slow({depthwise, nested}, MODELS))
 def test_file_is_int8_throughout_and_computes_what_the_model_does(make, digits):
     model = make()
     prune_and_cluster(model, values=1000)

@@ -12,9 +12,9 @@ from kprune.quantize import (
     wrappers,
 )
 
-GENERATOR = np.random.default_rng(0)
-X = GENERATOR.normal(size=(32, 6)).astype("float32")
-Y = GENERATOR.integers(0, 3, 32)
+RNG = np.random.default_rng(0)
+X = RNG.normal(size=(32, 6)).astype("float32")
+Y = RNG.integers(0, 3, 32)
 COMPILED = {"run_eagerly": False}
 
 
@@ -31,11 +31,12 @@ def mlp(**options):
 
 def sparse(model, values=None):
     """Zeroes half of each kernel; with `values`, leaves so many others."""
+    rng = np.random.default_rng(1)
     for layer in model.layers:
         kernel = np.asarray(layer.kernel)
         if values:
             kernel = np.ceil(np.abs(kernel) * values) * np.sign(kernel) / values
-        layer.kernel.assign(kernel * (GENERATOR.random(kernel.shape) < 0.5))
+        layer.kernel.assign(kernel * (rng.random(kernel.shape) < 0.5))
     return model
 
 
@@ -65,7 +66,10 @@ def ema():
     ("optimizer", "dtype", "options"),
     [
         (keras.optimizers.SGD, "float32", {"jit_compile": True, **COMPILED}),
-        (keras.optimizers.Adam, "mixed_float16", COMPILED),
+        # Compiled as the one above, in half precision as the one below.
+        pytest.param(
+            keras.optimizers.Adam, "mixed_float16", COMPILED, marks=pytest.mark.slow
+        ),
         (keras.optimizers.Adam, "mixed_bfloat16", {}),
         (ema, "float32", {}),
     ],
@@ -89,7 +93,8 @@ def test_zeros_and_clusters_survive_training(optimizer, dtype, options):
         ([], False, False),
         ("sparsity", True, False),
         ("clusters", False, True),
-        (None, True, True),
+        # What is preserved where nothing is asked for is in the test above.
+        pytest.param(None, True, True, marks=pytest.mark.slow),
     ],
 )
 def test_only_what_was_asked_for_is_preserved(preserve, zeros_stay, clusters_stay):
