@@ -5,6 +5,7 @@ Made from the registry, so that a class born later is tested at once.
 
 import functools
 import inspect
+import itertools
 
 import keras
 import numpy as np
@@ -64,6 +65,57 @@ SHARES = {
     "output_wise": [SPARSITY] * 3,
     "per_layer": [0.2, 0.2, SPARSITY],
 }
+
+
+# Pairs for the slow run, of parts that are known today: what others prove singly. A
+# criterion meets single weights and channels; heads, which cost most, meet a few.
+SLOW_CRITERIA = {
+    "activation_mean",
+    "activation_percentile",
+    "apoz",
+    "batch_norm_scale",
+    "fisher",
+    "geometric_median",
+    "gradient_magnitude",
+    "grasp",
+    "layer_adaptive",
+    "movement",
+    "snip",
+    "squared_magnitude",
+    "squared_taylor",
+    "synflow",
+    "wanda",
+}
+SLOW_RANKINGS = {
+    *itertools.product(SLOW_CRITERIA, {"attention_head", "kernel", "n_of_m", "vector"}),
+    *itertools.product(SLOW_CRITERIA | {"random"}, {"block"}),
+}
+# Blocks and heads come back by one regrowth; by the others, single weights and more.
+SLOW_RETURNS = {
+    ("dynamic_network_surgery", "attention_head"),
+    ("dynamic_network_surgery", "block"),
+    ("set", "block"),
+    ("rewind", "block"),
+}
+# A schedule meets two scopes; a scope meets two schedules and one regrowth.
+SLOW_SCOPES = {"output_wise", "erdos_renyi", "erk", "per_layer", "sparing", "threshold"}
+SLOW_SCHEDULES = {
+    "constant_schedule",
+    "cosine_schedule",
+    "exponential_schedule",
+    "iterative_schedule",
+    "linear_schedule",
+    "two_stage_schedule",
+}
+SLOW_REGROWTHS = {"dynamic_network_surgery", "rewind", "set"}
+
+
+def pairs(first, second, slow=()):
+    """Gives a test each part of a family with each of another, some in the slow run."""
+    return [
+        pytest.param(*pair, marks=pytest.mark.slow if pair in slow else ())
+        for pair in itertools.product(NAMES[first], NAMES[second])
+    ]
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -312,8 +364,9 @@ def assert_refused(
     assert batches.begun == 0
 
 
-@pytest.mark.parametrize("granularity", NAMES["granularities"])
-@pytest.mark.parametrize("criterion", NAMES["criteria"])
+@pytest.mark.parametrize(
+    ("criterion", "granularity"), pairs("criteria", "granularities", SLOW_RANKINGS)
+)
 def test_criterion_ranks_the_units_of_a_granularity(criterion, granularity):
     model = bench(granularity)
     model.begin(granularity, "layer_wise")
@@ -352,8 +405,10 @@ def assert_lowest_go_first(model, granularity):
         assert means[~kept].max(initial=0) <= means[kept].min() * (1 + 1e-6)
 
 
-@pytest.mark.parametrize("scope", NAMES["scopes"])
-@pytest.mark.parametrize("schedule", NAMES["schedules"])
+@pytest.mark.parametrize(
+    ("schedule", "scope"),
+    pairs("schedules", "scopes", set(itertools.product(SLOW_SCHEDULES, SLOW_SCOPES))),
+)
 def test_schedule_is_followed_within_a_scope(schedule, scope):
     model = bench("element")
     model.begin("element", scope)
@@ -418,8 +473,9 @@ def regrow(granularity, scope, regrowth):
     return moved
 
 
-@pytest.mark.parametrize("granularity", NAMES["granularities"])
-@pytest.mark.parametrize("regrowth", NAMES["regrowths"])
+@pytest.mark.parametrize(
+    ("regrowth", "granularity"), pairs("regrowths", "granularities", SLOW_RETURNS)
+)
 def test_units_of_a_granularity_come_back(regrowth, granularity):
     moved = regrow(granularity, "layer_wise", regrowth)
 
@@ -429,8 +485,10 @@ def test_units_of_a_granularity_come_back(regrowth, granularity):
         assert not moved
 
 
-@pytest.mark.parametrize("scope", NAMES["scopes"])
-@pytest.mark.parametrize("regrowth", NAMES["regrowths"])
+@pytest.mark.parametrize(
+    ("regrowth", "scope"),
+    pairs("regrowths", "scopes", set(itertools.product(SLOW_REGROWTHS, SLOW_SCOPES))),
+)
 def test_regrowth_keeps_the_counts_of_a_scope(regrowth, scope):
     regrow("element", scope, regrowth)
 

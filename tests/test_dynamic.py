@@ -22,6 +22,7 @@ from tests.training_helpers import (
     counts,
     data,
     network,
+    with_slow,
 )
 
 DONE = {"hidden": 72, "head": 36}  # 0.75 of 96 and of 48
@@ -39,11 +40,6 @@ fit = functools.partial(training_helpers.fit, shuffle=False)
 def calibration():
     x, y = data()
     return x[:16], y[:16]
-
-
-def slow_but(*names, of):
-    """Lists parameters of a test, all but some marked as slow."""
-    return [n if n in names else pytest.param(n, marks=pytest.mark.slow) for n in of]
 
 
 class Watch(keras.callbacks.Callback):
@@ -82,7 +78,8 @@ METHODS = {
 RISING = kprune.PolynomialSchedule(0.75, 3, end_step=11, frequency=4)
 
 
-@pytest.mark.parametrize("name", METHODS)
+# SET is RigL without gradients.
+@pytest.mark.parametrize("name", with_slow({"set"}, METHODS))
 def test_counts_are_exact_at_every_update_and_masks_move(name):
     model, watch = pruned(), Watch()
     pruning = kprune.PruningCallback(RISING, **METHODS[name]())
@@ -106,7 +103,7 @@ def test_counts_are_exact_at_every_update_and_masks_move(name):
 SIZES = {"hidden": 96, "head": 48}
 
 
-@pytest.mark.parametrize("optimizer", ["adam", "sgd", "adagrad"])
+@pytest.mark.parametrize("optimizer", with_slow({"sgd"}, ["adam", "sgd", "adagrad"]))
 def test_what_grows_starts_at_zero_with_clean_slots(optimizer):
     optimizer = {
         "adam": keras.optimizers.Adam(0.01, amsgrad=True),
@@ -161,7 +158,9 @@ def test_a_cycle_opens_masks_and_nothing_else_does():
     assert counts_of_masks(model) == DONE
 
 
-@pytest.mark.parametrize("name", [*METHODS, "deviations", "rewind"])
+@pytest.mark.parametrize(
+    "name", with_slow({"set", "surgery"}, [*METHODS, "deviations", "rewind"])
+)
 def test_a_cycle_opens_masks_whatever_brings_weights_back(name):
     parts = {
         **METHODS,
@@ -241,7 +240,10 @@ class StopAfterEpoch(keras.callbacks.Callback):
 
 
 @pytest.mark.filterwarnings("ignore:Training ended at step")
-@pytest.mark.parametrize("name", slow_but("rigl", "surgery", "rewind", of=ALL))
+# The slow ones go through the same file; what surgery tracks is loaded below, too.
+@pytest.mark.parametrize(
+    "name", with_slow({"set", "surgery", "rewind", "cycle", "movement"}, ALL)
+)
 def test_a_run_goes_on_from_a_file_bit_for_bit(name, tmp_path):
     model = pruned()
     whole = kprune.prune(model)
@@ -262,7 +264,9 @@ def test_a_run_goes_on_from_a_file_bit_for_bit(name, tmp_path):
 
 
 @pytest.mark.filterwarnings("ignore:Skipping variable loading for optimizer")
-@pytest.mark.parametrize("kind", ["weights", "checkpoint", "backup"])
+@pytest.mark.parametrize(  # a backup is a checkpoint
+    "kind", with_slow({"checkpoint"}, ["weights", "checkpoint", "backup"])
+)
 def test_what_is_tracked_is_restored_into_a_model_that_has_none_of_it(kind, tmp_path):
     model = pruned()
     if kind == "backup":
@@ -335,7 +339,9 @@ MOVEMENTS = {
 }
 
 
-@pytest.mark.parametrize("name", slow_but("graph", "scaled", of=MOVEMENTS))
+@pytest.mark.parametrize(
+    "name", with_slow({"clipped", "jit", "eager", "accumulated"}, MOVEMENTS)
+)
 def test_movement_is_the_sum_of_minus_weight_times_gradient(name):
     make, options = MOVEMENTS[name]
     model = pruned(make(), **options)

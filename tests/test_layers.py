@@ -25,7 +25,7 @@ from tests.training_helpers import build_optimizer
 every_case = pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 TARGET = 0.75
 # Only the slow run trains and exports these: each has a sibling in `CASES` with the
-# same kind of weights, and every way to call attention is left with one of the two.
+# same kind of weights, and most ways to call attention are left with one of the two.
 SIBLINGS = {
     "Conv1D",
     "Conv3D",
@@ -41,15 +41,19 @@ SIBLINGS = {
     "MultiHeadAttention with scores",
     "MultiHeadAttention with a mask",
     "GroupQueryAttention",
+    "GroupQueryAttention with a mask",
     "GroupQueryAttention, causal",
-}
-# To a converter they are dense layers, once they are stripped.
-DENSE_TO_TFLITE = {
-    "TimeDistributed",
+    "RNN of stacked cells",
     "SpectralNormalization",
     "custom layer with weights",
     "custom layer with a Sequential",
     "custom layer without `build`",
+}
+# To a converter they are dense layers or loops as of others, once they are stripped.
+ALIKE_TO_TFLITE = {
+    "Bidirectional",
+    "Embedding with mask_zero",
+    "TimeDistributed",
     "custom layer with get_prunable_weights",
     "beside a Lambda",
 }
@@ -185,7 +189,7 @@ def test_layer_strips_to_plain_keras(stripped):
         assert value.size - np.count_nonzero(value) == zeros_of(value.size, TARGET)
 
 
-EXPORTED = some_slow((c for c in CASES if c.tflite), SIBLINGS | DENSE_TO_TFLITE)
+EXPORTED = some_slow((c for c in CASES if c.tflite), SIBLINGS | ALIKE_TO_TFLITE)
 
 
 @pytest.mark.parametrize("stripped", EXPORTED, indirect=True)

@@ -24,6 +24,7 @@ from tests.training_helpers import (
     data,
     network,
     polynomial,
+    with_slow,
 )
 
 # Updates are due at 0, 5, 10, 15 and, off the grid, at 17; an epoch has 12 steps.
@@ -311,7 +312,8 @@ def test_checkpoints_do_not_depend_on_the_order_of_callbacks(
         assert_equal_states(after, model)
 
 
-@pytest.mark.parametrize("first", [True, False])
+# The order of callbacks matters to no checkpoint; see the test above.
+@pytest.mark.parametrize("first", with_slow({False}, [True, False]))
 def test_a_checkpoint_within_an_epoch_resumes_bit_for_bit(plain, first, tmp_path):
     x, y = data()
 
@@ -590,7 +592,8 @@ def test_stripped_after_load_weights(whole, tmp_path):
     assert np.count_nonzero(plain.get_layer("head").kernel.numpy() == 0) == 36
 
 
-@pytest.mark.parametrize("freeze", ["layer", "inner", "model"])
+# `inner` is what the wrapper freezes when it is frozen itself, as `layer`.
+@pytest.mark.parametrize("freeze", with_slow({"inner"}, ["layer", "inner", "model"]))
 def test_a_frozen_layer_is_left_alone_and_pruned_once_it_is_not(freeze, plain, capsys):
     if freeze == "model":
         inner = keras.Sequential(
@@ -721,7 +724,8 @@ class StopAtEpoch(keras.callbacks.Callback):
 @pytest.mark.parametrize(
     ("kind", "start"),
     [
-        ("accumulated", "fit"),
+        # As where steps overflow, there are fewer steps than batches.
+        pytest.param("accumulated", "fit", marks=pytest.mark.slow),
         ("overflowing", "model"),
         ("unknown_length", "fit"),
         pytest.param("accumulated", "model", marks=pytest.mark.slow),

@@ -10,6 +10,7 @@ from kprune import PrunedModel, whole_model
 from tests.checks import assert_equal, assert_plain, entries, pruned_at_once, values
 from tests.layer_cases import normal
 from tests.subclassed_models import Net, bare, net
+from tests.training_helpers import with_slow
 
 X, Y = normal(6)(32), normal(3)(32)
 
@@ -49,7 +50,10 @@ def test_masks_hold_while_it_trains():
         assert not weight[~mask].any()
 
 
-@pytest.mark.parametrize("how", ["keras", "deepcopy", "weights"])
+# Copies by Python are what tests of the wrapper make as well.
+@pytest.mark.parametrize(
+    "how", with_slow({"deepcopy"}, ["keras", "deepcopy", "weights"])
+)
 def test_masks_and_clock_survive(how, tmp_path):
     pruned = pruned_at_once(net())
     train(pruned)

@@ -213,7 +213,8 @@ def test_a_resumed_run_goes_back_to_where_it_was_resumed(tmp_path):
 
 
 @pytest.mark.filterwarnings(*SHORT)
-@pytest.mark.parametrize("patience", [1, 2])
+# Within a patience of two epochs there is one of one.
+@pytest.mark.parametrize("patience", [pytest.param(1, marks=pytest.mark.slow), 2])
 def test_a_run_resumed_within_its_patience_goes_back_to_before_it(patience, tmp_path):
     rollback = kprune.Rollback("val_accuracy", 0.05, patience=patience)
     values = [0.9, 0.9] + [0.5] * patience
@@ -257,9 +258,16 @@ def test_a_dense_phase_is_no_new_reference():
 @pytest.mark.parametrize(
     "later, released",
     [
-        (kprune.Rollback("val_accuracy", 0.05), False),
+        # One that differs is enough; the same again is what a second `fit` has.
+        pytest.param(
+            kprune.Rollback("val_accuracy", 0.05), False, marks=pytest.mark.slow
+        ),
         (kprune.Rollback("val_accuracy", 0.5), True),
-        (kprune.Rollback("val_accuracy", 0.05, reference=0.4), True),
+        pytest.param(
+            kprune.Rollback("val_accuracy", 0.05, reference=0.4),
+            True,
+            marks=pytest.mark.slow,
+        ),
     ],
 )
 def test_another_rollback_goes_by_its_own_arguments(later, released):

@@ -31,9 +31,10 @@ def network(model_class=keras.Sequential, **hidden):
 
 
 def with_slow(slow, rows):
-    """Gives a test the names of all rows, some of them in the slow run."""
-    marks = {name: pytest.mark.slow if name in slow else () for name in rows}
-    return [pytest.param(name, marks=mark) for name, mark in marks.items()]
+    """Gives a test all rows, or the names of them, some of them in the slow run."""
+    return [
+        pytest.param(row, marks=pytest.mark.slow if row in slow else ()) for row in rows
+    ]
 
 
 class OwnStep(keras.Model):

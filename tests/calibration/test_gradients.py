@@ -120,7 +120,8 @@ def embedded(inputs):
 @pytest.mark.parametrize(
     ("build", "shape"),
     [
-        (convolutional, (3, 3, 1)),
+        # Plain layers, one after another, as in the nested model.
+        pytest.param(convolutional, (3, 3, 1), marks=pytest.mark.slow),
         (nested_and_called_twice, (4,)),
         (recurrent, (3, 2)),
         (embedded, (3,)),

@@ -239,7 +239,17 @@ ROWS = {
 
 
 # Pairs of what other rows train with alone.
-IN_THE_SLOW_RUN = {"jit", "ema", "accumulation_sgd", "mixed_float16_sgd_jit"}
+IN_THE_SLOW_RUN = {
+    "jit",
+    "ema",
+    "accumulation_sgd",
+    "mixed_float16_sgd_jit",
+    # Siblings of those: alone, on another optimizer, in another half precision.
+    "eager",
+    "sgd",
+    "ema_overwrite",
+    "bfloat16",
+}
 
 
 @pytest.mark.parametrize("name", with_slow(IN_THE_SLOW_RUN, ROWS))
@@ -291,8 +301,17 @@ LAYERS = [
 ]
 
 
+# Each has a sibling in `LAYERS` with weights of the same kind, or more of them.
+SIBLINGS = {"Dense", "Conv2D", "Embedding", "Bidirectional", "MultiHeadAttention"}
+
+
 @pytest.mark.parametrize(
-    "case", [c for c in CASES if c.name in LAYERS], ids=lambda case: case.name
+    "case",
+    with_slow(
+        [c for c in CASES if c.name in SIBLINGS],
+        [c for c in CASES if c.name in LAYERS],
+    ),
+    ids=lambda case: case.name,
 )
 def test_layer_shares_trains_saves_and_strips(case, tmp_path):
     model = case.build()
@@ -387,7 +406,11 @@ def test_layers_of_nested_models_are_shared(tmp_path):
     assert_plain(kprune.strip(shared))
 
 
-@pytest.mark.parametrize("how", ["keras", "weights", "checkpoint", "deepcopy"])
+# A file of weights is the part of a model's file that holds them, as is a copy.
+@pytest.mark.parametrize(
+    "how",
+    with_slow({"weights", "deepcopy"}, ["keras", "weights", "checkpoint", "deepcopy"]),
+)
 def test_clusters_survive(how, tmp_path):
     plain = half_zero(two_layers())
     shared = share_weights(plain, bits=3)

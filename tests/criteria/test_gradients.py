@@ -8,7 +8,7 @@ from keras import layers
 import kprune
 from kprune.calibration import Calibration
 from tests.checks import entries
-from tests.training_helpers import data
+from tests.training_helpers import data, with_slow
 
 X, Y = data(batches=4)  # 32 rows, one batch
 HIDDEN, HEAD = "hidden/kernel", "head/kernel"
@@ -173,7 +173,17 @@ CRITERIA = (
 )
 
 
-@pytest.mark.parametrize("criterion", CRITERIA)
+# Variants of taylor and of magnitude, which all units and scopes meet elsewhere.
+VARIANTS = {
+    "gradient_magnitude",
+    "layer_adaptive",
+    "snip",
+    "squared_magnitude",
+    "squared_taylor",
+}
+
+
+@pytest.mark.parametrize("criterion", with_slow(VARIANTS, CRITERIA))
 def test_criterion_prunes_with_each_granularity_and_scope(criterion):
     for granularity, scope in (("element", "global"), ("channel", "layer_wise")):
         keras.utils.set_random_seed(0)

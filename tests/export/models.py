@@ -2,7 +2,6 @@
 
 import keras
 import numpy as np
-import pytest
 import tensorflow as tf
 from keras import layers
 
@@ -214,7 +213,7 @@ FOR_EVERY_FORMAT = [
     whole_number_subclass,
     mixed_float16,
     mixed_bfloat16,
-    pytest.param(mobilenet, marks=pytest.mark.slow),
+    mobilenet,
 ]
 BATCH_OF_ONE = [
     lstm,

@@ -48,7 +48,9 @@ def weight_bytes(path):
     return file.stat().st_size
 
 
-@pytest.mark.parametrize("packed", [None, "lossless"])
+@pytest.mark.parametrize(  # a packed file has all that a plain one has
+    "packed", [pytest.param(None, marks=pytest.mark.slow), "lossless"]
+)
 def test_layers_and_functions_are_served_beside_the_model(packed, tmp_path):
     model = sparse(classifier())
     signatures = {"hidden": "features", "both": ["wide", "features"], "top": best}
@@ -210,7 +212,9 @@ class Shifted(SavedModel):
         return run, batch
 
 
-@pytest.mark.parametrize("packed", [None, "codebook4"])
+@pytest.mark.parametrize(  # signatures are compared alike, packed or not
+    "packed", [None, pytest.param("codebook4", marks=pytest.mark.slow)]
+)
 def test_each_signature_is_compared_before_export_returns(packed, tmp_path):
     model = sparse(classifier())
     signatures = {"top": best, "hidden": "features"}

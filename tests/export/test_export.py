@@ -12,6 +12,7 @@ from tensorflow.core.protobuf import saved_model_pb2
 import kprune
 from kprune.export import ExportError, ExportReport, SavedModel, TFLite, export
 from tests.export import models
+from tests.training_helpers import with_slow
 
 
 def contents(folder):
@@ -27,7 +28,22 @@ def flat(outputs):
     return [np.asarray(x) for x in keras.tree.flatten(outputs)]
 
 
-@pytest.mark.parametrize("build", models.FOR_EVERY_FORMAT, ids=lambda b: b.__name__)
+# One that takes long, and siblings: of a cnn, a loop, several inputs, another half.
+IN_THE_SLOW_RUN = {
+    models.mobilenet,
+    models.resnet,
+    models.recurrent_stack,
+    models.open_sequence,
+    models.recommender,
+    models.mixed_bfloat16,
+}
+
+
+@pytest.mark.parametrize(
+    "build",
+    with_slow(IN_THE_SLOW_RUN, models.FOR_EVERY_FORMAT),
+    ids=lambda b: b.__name__,
+)
 def test_both_formats_carry_the_model(build, tmp_path):
     model = build()
 

@@ -17,6 +17,7 @@ from kprune.export.packing import PACKINGS
 from kprune.export.samples import draw_samples
 from kprune.export.verify import verify
 from tests.processes import run_script
+from tests.training_helpers import with_slow
 
 
 def sparse(model, sparsity=0.9):
@@ -111,16 +112,16 @@ def mixed():
 
 
 MODELS = [
-    perceptron,
+    pytest.param(perceptron, marks=pytest.mark.slow),  # rounded it is loaded below
     convolutional,
     pytest.param(recurrent, marks=pytest.mark.slow),  # `stateful` is one too
     stateful,
-    embedding,
-    shared_layer,
+    pytest.param(embedding, marks=pytest.mark.slow),  # `word_lookup` has one
+    pytest.param(shared_layer, marks=pytest.mark.slow),
     pytest.param(nested, marks=pytest.mark.slow),
     word_lookup,
     half,
-    brain_half,
+    pytest.param(brain_half, marks=pytest.mark.slow),  # `half` has 16 bits too
     pytest.param(mixed, marks=pytest.mark.slow),  # rounded it is loaded below
 ]
 
@@ -161,9 +162,10 @@ def test_a_packed_file_answers_bit_for_bit_like_a_plain_one(build, tmp_path):
     [
         (perceptron, "fp16", 1e-5),
         (perceptron, "codebook8", 1e-5),
-        (perceptron, "codebook4", 1e-5),
+        # With the same codebook `mixed` is loaded, and word_lookup above.
+        pytest.param(perceptron, "codebook4", 1e-5, marks=pytest.mark.slow),
         pytest.param(recurrent, "codebook4", 1e-5, marks=pytest.mark.slow),
-        (word_lookup, "codebook4", 1e-5),
+        pytest.param(word_lookup, "codebook4", 1e-5, marks=pytest.mark.slow),
         (mixed, "codebook4", 5e-3),
     ],
 )
@@ -181,7 +183,8 @@ def test_a_rounded_file_is_compared_with_the_model_rounded_alike(
             verify(run, batch, arrays_for(model), 1e-3, "the unrounded model")
 
 
-@pytest.mark.parametrize("packing", PACKINGS)
+# The slow ones are between the two others.
+@pytest.mark.parametrize("packing", with_slow({"fp16", "codebook8"}, PACKINGS))
 def test_size_is_within_a_tenth_of_the_bound_beside_the_graph(packing, tmp_path):
     model = keras.Sequential([keras.Input((784,))])
     for units in (300, 100, 10):
@@ -213,7 +216,14 @@ def test_auto_packs_a_sparse_model_and_says_what_it_needs(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("width", "sparsity"), [(16, 0.9), (64, 0.3), (64, 0.9), (96, 0.9)]
+    ("width", "sparsity"),
+    [
+        (16, 0.9),
+        (64, 0.3),
+        # More of what the sizes above show.
+        pytest.param(64, 0.9, marks=pytest.mark.slow),
+        pytest.param(96, 0.9, marks=pytest.mark.slow),
+    ],
 )
 def test_auto_is_never_larger_than_plain(width, sparsity, tmp_path):
     model = keras.Sequential(

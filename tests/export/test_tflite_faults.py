@@ -186,6 +186,7 @@ def test_no_flipped_bit_and_no_truncation_is_overlooked(mode, count, tmp_path):
         assert files_sha256(path) != written.sha256
 
 
+@pytest.mark.slow  # it watches LiteRT, not kprune
 def test_litert_still_takes_a_changed_weight_without_a_word(tmp_path):
     path = tmp_path / "model.tflite"
     kprune.TFLite().write(Forward(small()), path)

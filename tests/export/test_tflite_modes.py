@@ -18,6 +18,7 @@ from kprune.export.verify import verify
 from kprune.export.zeros import encode_zeros
 from tests.export import models
 from tests.processes import run_script
+from tests.training_helpers import with_slow
 
 CALIBRATED = ("int8", "int16x8")
 MODES = ("float16", "dynamic_range", *CALIBRATED)
@@ -156,10 +157,11 @@ def test_every_mode_carries_the_model(build, mode, tmp_path):
 @pytest.mark.parametrize(
     ("build", "mode"),
     [
-        (models.resnet, "int8"),
-        (models.recommender, "int8"),
+        # A loop is carried by `gated`, and what is slow of these by others as well.
+        pytest.param(models.resnet, "int8", marks=pytest.mark.slow),
+        pytest.param(models.recommender, "int8", marks=pytest.mark.slow),
         (models.normalized, "int16x8"),
-        (models.lstm, "float16"),
+        pytest.param(models.lstm, "float16", marks=pytest.mark.slow),
         (gated, "dynamic_range"),
         pytest.param(bidirectional, "dynamic_range", marks=pytest.mark.slow),
         pytest.param(half_precision, "float16", marks=pytest.mark.slow),
@@ -167,7 +169,7 @@ def test_every_mode_carries_the_model(build, mode, tmp_path):
         (unrolled, "int8"),
         pytest.param(unrolled, "int16x8", marks=pytest.mark.slow),
         (text_classifier, "int8"),
-        (models.subclassed, "int8"),
+        pytest.param(models.subclassed, "int8", marks=pytest.mark.slow),
     ],
     ids=lambda x: getattr(x, "__name__", x),
 )
@@ -198,7 +200,8 @@ def test_whole_number_inputs_stay_what_they_are(tmp_path):
     assert [tensor.dtype for tensor in contents.outputs.values()] == ["int8"]
 
 
-@pytest.mark.parametrize("mode", [None, *MODES])
+# The slow ones store weights as their siblings do: rounded, or as int8.
+@pytest.mark.parametrize("mode", with_slow({"float16", "int16x8"}, [None, *MODES]))
 def test_pruned_weights_are_exactly_zero_in_the_file(mode, tmp_path):
     model = pruned(
         keras.Sequential(
@@ -360,7 +363,12 @@ def test_a_file_that_would_not_shrink_stays_plain(sparsity, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("mode", "block"), [("float16", 1), ("int8", 16), ("int16x8", 1)]
+    ("mode", "block"),
+    [
+        pytest.param("float16", 1, marks=pytest.mark.slow),  # single ones, as int16x8
+        ("int8", 16),
+        ("int16x8", 1),
+    ],
 )
 def test_zeros_of_rounded_weights_are_left_out_where_that_is_right(
     mode, block, tmp_path
@@ -423,6 +431,8 @@ def broken(mode, block, tmp_path):
     return np.abs(output - expected).max() / np.abs(expected).max()
 
 
+# The two tests below watch LiteRT, not kprune: they tell when a workaround can go.
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("mode", "block"), [("float16", 4), ("dynamic_range", 16), ("int16x8", 16)]
 )
@@ -433,6 +443,7 @@ def test_litert_still_gives_wrong_numbers_in_silence(mode, block, tmp_path):
     assert not error <= 0.5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", ["dynamic_range", "int8"])
 def test_litert_still_does_not_load_decoded_int8_weights(mode, tmp_path):
     """Fails with the first LiteRT that runs them: then allow it in tflite.py."""

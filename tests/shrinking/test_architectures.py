@@ -7,6 +7,7 @@ from keras import layers, ops
 from kprune.channels.tracing import trace
 from kprune.shrinking.removal import without
 from tests.channels.exactness import assert_exact, choose, randomised
+from tests.training_helpers import with_slow
 
 
 def normalized_transformer():
@@ -133,7 +134,13 @@ ALL = [
 ]
 
 
-@pytest.mark.parametrize("build", ALL, ids=lambda build: build.__name__)
+# `shared_layers` are recurrent, and of transformers one stays.
+IN_THE_SLOW_RUN = {recurrent_stack, encoder, normalized_transformer}
+
+
+@pytest.mark.parametrize(
+    "build", with_slow(IN_THE_SLOW_RUN, ALL), ids=lambda build: build.__name__
+)
 def test_a_narrowed_network_answers_as_one_with_zeros(build):
     model = randomised(build())
     tracing = trace(model)

@@ -14,6 +14,7 @@ from kprune.shrinking import ShrinkError
 from tests.channels.exactness import outputs_of, random_inputs, randomised
 from tests.channels.random_graphs import Builder
 from tests.checks import assert_plain, computing_in, pruned_at_once
+from tests.training_helpers import with_slow
 
 HALF = kprune.ConstantSchedule(0.5)
 IMAGE = (6, 6, 3)
@@ -190,7 +191,7 @@ def float64():
 
 @pytest.mark.parametrize(
     "seed",
-    [pytest.param(s, marks=pytest.mark.slow if s > 3 else ()) for s in range(99)],
+    [pytest.param(s, marks=pytest.mark.slow if s > 1 else ()) for s in range(99)],
 )
 def test_removing_what_is_masked_changes_nothing_in_random_models(seed, float64):
     generator = np.random.default_rng(seed)
@@ -257,7 +258,9 @@ def test_what_is_masked_stays_hidden_while_any_model_trains(name, jit_compile):
     assert_same(model, small)
 
 
-@pytest.mark.parametrize("jit_compile", [False, True])
+@pytest.mark.parametrize(  # eagerly all of these tests train
+    "jit_compile", [pytest.param(False, marks=pytest.mark.slow), True]
+)
 def test_what_is_masked_stays_hidden_while_the_model_trains(jit_compile):
     model = kprune.prune(model_of("dense_softplus"), granularity="channel")
 
@@ -286,9 +289,10 @@ def residual_dense():
         "layer_wise",
         "global",
         "erk",
-        "erdos_renyi",
-        kprune.Sparing("global", first=0.4),
-        kprune.Global(max_layer_sparsity=0.7),
+        # Siblings of the scopes above.
+        pytest.param("erdos_renyi", marks=pytest.mark.slow),
+        pytest.param(kprune.Sparing("global", first=0.4), marks=pytest.mark.slow),
+        pytest.param(kprune.Global(max_layer_sparsity=0.7), marks=pytest.mark.slow),
         kprune.PerLayer({"stem": 0.5, "second_in": 1 / 3}),
     ],
     ids=str,
@@ -304,9 +308,13 @@ def test_any_scope_says_what_goes(scope):
     assert_same(model, kprune.shrink(model))
 
 
+# Of criteria by weights, by data and by training one each; the slow ones are second.
 @pytest.mark.parametrize(
     "criterion",
-    ["geometric_median", "taylor", "apoz", "random", "layer_adaptive", "movement"],
+    with_slow(
+        {"taylor", "random", "layer_adaptive"},
+        ["geometric_median", "taylor", "apoz", "random", "layer_adaptive", "movement"],
+    ),
 )
 def test_any_criterion_says_what_goes(criterion):
     x = inputs = keras.Input((5,))

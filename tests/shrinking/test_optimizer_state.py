@@ -7,6 +7,7 @@ from kprune.channels.tracing import trace
 from kprune.shrinking.optimizer_state import carry_over
 from kprune.shrinking.removal import Narrowed, without
 from kprune.weight_access import as_array
+from tests.training_helpers import with_slow
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(16, 6, 6, 2)).astype("float32")
@@ -81,9 +82,13 @@ KINDS = {
 # Their steps depend on more than single weights; see the tests of their own.
 WHOLE = {"Muon", "Adafactor"}
 OTHERS = {"Optimizer", "LossScaleOptimizer", "MultiOptimizer"}
+# Each keeps of a weight what Adam or Ftrl keeps, or a variant below.
+LIKE_OTHERS = {"AdamW", "Adamax", "Nadam", "Adadelta", "Adagrad", "RMSprop"}
 
 
-@pytest.mark.parametrize("name", sorted(set(KINDS) - WHOLE - OTHERS))
+@pytest.mark.parametrize(
+    "name", with_slow(LIKE_OTHERS, sorted(set(KINDS) - WHOLE - OTHERS))
+)
 def test_training_goes_on_as_that_of_the_model_with_zeros(name):
     assert_goes_on(*trained(KINDS[name](RATE)))
 
@@ -110,9 +115,13 @@ VARIANTS = {
 }
 
 
-@pytest.mark.parametrize("make", VARIANTS.values(), ids=VARIANTS)
-def test_training_goes_on_with_all_that_an_optimizer_can_do(make):
-    assert_goes_on(*trained(make()))
+# A schedule and a decay keep nothing of a weight; as many slots others have as well.
+VARIANTS_IN_THE_SLOW_RUN = {"amsgrad", "momentum", "schedule", "weight decay"}
+
+
+@pytest.mark.parametrize("name", with_slow(VARIANTS_IN_THE_SLOW_RUN, VARIANTS))
+def test_training_goes_on_with_all_that_an_optimizer_can_do(name):
+    assert_goes_on(*trained(VARIANTS[name]()))
 
 
 def state(model):

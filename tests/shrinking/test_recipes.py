@@ -2,6 +2,7 @@
 
 import keras
 import numpy as np
+import pytest
 from keras import layers
 
 import kprune
@@ -94,6 +95,7 @@ def most_that_hurts_little(model, stage, data):
     return 0.25
 
 
+@pytest.mark.slow  # it goes through the same steps as network slimming
 def test_pruning_filters(digits):
     """Li et al., 2017: filters of the least L1 norm, how many by stages."""
     training, test = digits
@@ -130,6 +132,7 @@ def stream_network():
     return keras.Model(inputs, layers.Dense(CLASSES, name="head")(x))
 
 
+@pytest.mark.slow  # it goes through the same steps as network slimming
 def test_residual_width_by_group_lasso(digits):
     """Wen et al., 2016: what writes a channel of the stream, and what reads it."""
     training, test = digits

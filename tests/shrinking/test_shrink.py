@@ -603,7 +603,10 @@ def in_the_middle(*between, shape=(6, 3)):
     return keras.Model(inputs, layers.Dense(2, name="head")(layers.Flatten()(x)))
 
 
-@pytest.mark.parametrize("kind", [layers.Dropout, layers.AlphaDropout])
+@pytest.mark.parametrize(
+    "kind",
+    [layers.Dropout, pytest.param(layers.AlphaDropout, marks=pytest.mark.slow)],
+)
 @pytest.mark.parametrize(
     "given, left", [((None, 1, 8), (None, 1, 4)), ((None, 6, 1), (None, 6, 1))]
 )

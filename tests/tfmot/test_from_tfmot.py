@@ -19,6 +19,7 @@ from kprune.whole_model import clock_of
 from tests.checks import assert_plain, entries, values
 from tests.tfmot import keras_2_models as models
 from tests.tfmot.keras_2_cases import assert_same_outputs
+from tests.training_helpers import with_slow
 
 STEPS = 5
 
@@ -74,7 +75,10 @@ ARCHITECTURES = (
 )
 
 
-@pytest.mark.parametrize("build", ARCHITECTURES)
+# The slow ones hold the same layers, but for attention, of dense layers.
+@pytest.mark.parametrize(
+    "build", with_slow({models.nested, models.attention}, ARCHITECTURES)
+)
 def test_masks_weights_and_step_come_over(tf_keras, incumbent, build):
     old = pruned(tf_keras, incumbent, build)
     before = values(old)

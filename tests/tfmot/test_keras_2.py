@@ -6,6 +6,7 @@ import pytest
 
 from tests.processes import run_script
 from tests.tfmot import keras_2_models as models
+from tests.training_helpers import with_slow
 
 SCRIPT = """
 import os, sys
@@ -62,7 +63,10 @@ IMPORTS = {
 }
 
 
-@pytest.mark.parametrize("imports", IMPORTS)
+# The slow ones set before kprune is imported what TFMOT sets afterwards.
+@pytest.mark.parametrize(
+    "imports", with_slow({"the variable is set", "TFMOT is first"}, IMPORTS)
+)
 def test_models_come_over_where_tf_keras_is_that_of_keras_2(
     tf_keras, incumbent, tmp_path, imports
 ):
