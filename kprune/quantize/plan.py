@@ -2,8 +2,8 @@
 
 Every value that an int8 operator reads or writes needs one range, and one only: a
 second one between a convolution and its ReLU would keep the converter from making
-them one operator, and one before a concatenation it would replace. So the graph is walked once, and each layer is told which of its
-inputs and whether its outputs get one.
+them one operator, and one before a concatenation it would replace. So the graph is
+walked once, and each layer is told which of its inputs and whether its outputs get one.
 """
 
 import dataclasses
