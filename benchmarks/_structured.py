@@ -23,6 +23,23 @@ class Phase:
 
 
 @dataclasses.dataclass(frozen=True)
+class Masking:
+    """Channels that are masked while the network trains, and removed afterwards.
+
+    Args:
+        sparsity: Float, which part of the channels goes.
+        begin: Int, the epoch after which the first go.
+        end: Int, the epoch after which all are gone.
+        pruning: Dict, the other arguments of `kprune.PruningCallback`.
+    """
+
+    sparsity: float
+    begin: int
+    end: int
+    pruning: dict
+
+
+@dataclasses.dataclass(frozen=True)
 class Recipe:
     """How one network is trained and narrowed.
 
@@ -32,9 +49,11 @@ class Recipe:
         build: Function that returns the network, whose outputs are logits.
         optimizer: Function of a learning rate or schedule.
         first: `Phase`, the training of the whole network.
+        shift: Int, by how many pixels training images move at most.
         then: Tuple of `Phase`.
         shrinking: Dict, the other arguments of `kprune.shrink`.
-        shift: Int, by how many pixels training images move at most.
+        masking: `Masking`, in a training of its own that is as long as the first;
+            `None` where phases follow.
         mirrored: Bool, whether half of them are.
         from_scratch: Bool, whether the widths that are left are trained afresh, too.
         batch_size: Int.
@@ -45,9 +64,10 @@ class Recipe:
     build: callable
     optimizer: callable
     first: Phase
-    then: tuple
-    shrinking: dict
     shift: int
+    then: tuple = ()
+    shrinking: dict = dataclasses.field(default_factory=dict)
+    masking: Masking = None
     mirrored: bool = False
     from_scratch: bool = True
     batch_size: int = 128
@@ -91,6 +111,16 @@ RECIPES = {
         first=Phase(16, 0.1),
         then=(Phase(8, 0.1, 0.5),),
         shrinking={"criterion": "l1", "scope": "layer_wise"},
+        shift=4,
+        mirrored=True,
+    ),
+    "resnet_8_masked": Recipe(
+        data="cifar10",
+        held_out=4_000,
+        build=lambda: resnet_8(keras),
+        optimizer=_momentum,
+        first=Phase(24, 0.1),
+        masking=Masking(5 / 16, 4, 12, {"scope": "layer_wise"}),
         shift=4,
         mirrored=True,
     ),
