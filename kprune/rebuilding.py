@@ -4,10 +4,12 @@ Nothing here knows of pruning. New layers come from `copier.py`, what they take 
 is carried by `cloning.py`.
 """
 
+import functools
+
 import keras
 
 from kprune import cloning
-from kprune.copier import Copier
+from kprune.copier import CannotCopyError, Copier
 
 
 class Chain(list):
@@ -61,7 +63,9 @@ def rebuilt(
     """Makes a model of the same graph, class, name and inputs from stand-ins.
 
     Nested models that are graphs, too, are made again in turn. Any other is a layer
-    like others, and so is `model` itself if it is no graph.
+    like others, and so is `model` itself if it is no graph. Where a call of the graph
+    takes a variable of a layer, the new one takes that of the stand-in; variables that
+    belong to no layer are the same in both.
 
     Args:
         model: A Keras model. It is not changed.
@@ -80,7 +84,8 @@ def rebuilt(
         A model with the state of the stand-ins and the compile arguments of `model`.
 
     Raises:
-        CannotCopyError: If a layer can't be made again from its config.
+        CannotCopyError: If a layer can't be made again from its config, or if a call
+            takes a variable of a layer that its stand-in does not have.
 
     Example:
     >>> model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2, name="d")])
@@ -97,7 +102,8 @@ def rebuilt(
 
     with model.distribute_strategy.scope():
         if cloning.is_graph(model):
-            new = _Graphs(stand_in, convert_operation, input_shape).rebuild(model)
+            graphs = _Graphs(model, stand_in, convert_operation, input_shape)
+            new = graphs.rebuild(model)
         else:
             new = stand_in(model, None)
         for carry_over in finishing:
@@ -109,7 +115,8 @@ def rebuilt(
 class _Graphs:
     """Graphs in the making: a model and those within it; see `rebuilt`."""
 
-    def __init__(self, convert, convert_operation, input_shape):
+    def __init__(self, model, convert, convert_operation, input_shape):
+        self._model = model
         self._convert = convert
         self._convert_operation = convert_operation
         self._input_shape = input_shape
@@ -135,7 +142,10 @@ class _Graphs:
             view = keras.Model(model.input, model.output)
             inputs = keras.tree.map_structure(self._input, model.input)
             clone = keras.models.clone_model(
-                view, input_tensors=inputs, clone_function=stand_in
+                view,
+                input_tensors=inputs,
+                clone_function=stand_in,
+                call_function=self._call,
             )
             new = type(model)(clone.input, clone.output, name=model.name)
         if not model.trainable:
@@ -153,6 +163,39 @@ class _Graphs:
             self._stand_ins[id(operation)] = new
         return self._stand_ins[id(operation)]
 
+    def _call(self, operation, *args, **kwargs):
+        """Calls what stands in for an operation, with the new model's variables."""
+        args, kwargs = keras.tree.map_structure(self._counterpart, (args, kwargs))
+        return operation(*args, **kwargs)
+
+    def _counterpart(self, argument):
+        """Returns the variable in the place of one of the model; all else as it is."""
+        is_variable = isinstance(argument, keras.Variable)
+        if not is_variable or id(argument) not in self._owners:
+            return argument
+        layer, parents = self._owners[id(argument)]
+        new = self._stand_in(layer, parents)
+        if not isinstance(new, Chain):
+            cloning.build_like(layer, new)  # the graph may come to it later
+        ours, theirs = _variables(new), _variables(layer)
+        if [v.name for v in ours] != [v.name for v in theirs]:
+            raise CannotCopyError(
+                f"{argument.path!r} of the layer {layer.name!r} goes straight into "
+                f"another call of the model {self._model.name!r}, and what stands in "
+                f"the layer's place holds {[v.name for v in ours]} instead of "
+                f"{[v.name for v in theirs]}."
+            )
+        return next(v for v, old in zip(ours, theirs, strict=True) if old is argument)
+
+    @functools.cached_property
+    def _owners(self):
+        """Dict from the id of each variable to its layer and the models around it."""
+        return {
+            id(variable): (layer, parents)
+            for layer, parents in _layers_within(self._model)
+            for variable in _variables(layer)
+        }
+
     def _input(self, tensor):
         layer = tensor._keras_history.operation
         return keras.Input(
@@ -163,3 +206,21 @@ class _Graphs:
             name=layer.name,
             optional=layer.optional,
         )
+
+
+def _layers_within(model, parents=()):
+    """Yields the layers of a graph and of those within it, with the models around."""
+    for layer in model.layers:
+        if cloning.is_graph(layer):
+            yield from _layers_within(layer, (*parents, layer))
+        else:
+            yield layer, parents
+
+
+def _variables(layer):
+    """Lists the variables of a layer, without what a wrapper holds beside them."""
+    if isinstance(layer, Chain):
+        return [variable for part in layer for variable in _variables(part)]
+    while isinstance(layer, keras.layers.Wrapper):
+        layer = layer.layer
+    return layer.variables

@@ -1,5 +1,7 @@
 """Follows channels through a model: which weights and tensors each of them reaches."""
 
+import dataclasses
+
 import keras
 import numpy as np
 
@@ -41,7 +43,7 @@ class Tracer:
         self.weights = {}
         self.call = None
         self._first_calls = {}
-        self._stopped = []
+        self._read = []
         self._nodes = {}
         for call in graph.calls:
             self._nodes.setdefault(id(call.operation), []).append(call.node)
@@ -72,6 +74,8 @@ class Tracer:
         if not isinstance(operation, keras.Layer) and self._is_used_again(operation):
             # What stands in for it would be made for the first call alone.
             return self.stop(inputs, "unknown", "one operation at several places")
+        if _variables_of(self.call) and not getattr(rule, "takes_variables", False):
+            return self.stop(inputs, "unknown", "takes a weight as its argument")
         if rule is not None:
             outputs = rule.trace(operation, inputs, self)
             if outputs is not None:
@@ -82,6 +86,31 @@ class Tracer:
         return len({id(node) for node in self._nodes[id(operation)]}) > 1
 
     # What the rules call.
+
+    def arguments(self, inputs):
+        """Returns the arguments of the present call.
+
+        Args:
+            inputs: List of `Value`, the tensors among them.
+
+        Returns:
+            Tuple of a tuple and a dict, positional and named arguments, with a `Value`
+            in the place of each tensor and of each Keras variable.
+        """
+        arguments = self.call.arguments(inputs)
+        return keras.tree.map_structure(self._as_value, arguments)
+
+    def _as_value(self, argument):
+        if not isinstance(argument, keras.Variable):
+            return argument
+        weight = self.weights.get(id(argument))
+        if weight is None:  # of a layer that the graph comes to later, or of none
+            text = "reads a weight before the layer that it belongs to"
+            self._read.append((argument, Reason("unknown", self.call.name, text)))
+            return Value(tuple(argument.shape))
+        value = weight.value
+        silent = all(weight.made.issuperset(value.axes(m)) for m in value.maps)
+        return dataclasses.replace(value, silent=silent)
 
     def shape(self, place=0):
         """Returns the shape of an output of the present call."""
@@ -104,7 +133,9 @@ class Tracer:
         """Lets no channel through: returns outputs without any."""
         for value in inputs:
             self.fix(value.ids(), kind, text)
-        self._stopped.append((self.call, Reason(kind, self.call.name, text)))
+        reason = Reason(kind, self.call.name, text)
+        own = getattr(self.call.operation, "variables", ())
+        self._read += [(v, reason) for v in (*own, *_variables_of(self.call))]
         return [Value(self.graph.shapes[number]) for number in self.call.outputs]
 
     def pin(self, value, axis):
@@ -221,10 +252,9 @@ class Tracer:
 
     def _keep_weights_used_elsewhere(self):
         """Keeps the channels of weights that are also used in unknown ways."""
-        for call, reason in self._stopped:
-            for variable in getattr(call.operation, "variables", ()):
-                if id(variable) in self.weights:
-                    self.channels.fix(self.weights[id(variable)].value.ids(), reason)
+        for variable, reason in self._read:
+            if id(variable) in self.weights:
+                self.channels.fix(self.weights[id(variable)].value.ids(), reason)
 
     def _tie_tensors_of_shared_models(self):
         """Gives each tensor within a nested model one set of channels."""
@@ -259,6 +289,13 @@ class Tracer:
             if numbers.flat[0] != NONE and (numbers == numbers.flat[0]).all():
                 text = "nothing would be left of a tensor or weight"
                 self.channels.fix(array, Reason("last", name, text))
+
+
+def _variables_of(call):
+    """Lists the Keras variables among the arguments of a call."""
+    arguments = call.node.arguments
+    leaves = keras.tree.flatten((arguments.args, arguments.kwargs))
+    return [leaf for leaf in leaves if isinstance(leaf, keras.Variable)]
 
 
 def _changes(array, axis):

@@ -21,6 +21,8 @@ class Value:
             size 1 along the axes on which its channels do not depend.
         silent: Bool, whether a channel is zero everywhere once all weights that
             make it are zero.
+        uniform: Bool, whether all channels that some earlier tensor had hold the same,
+            so that one of them says what all do.
 
     Example:
     >>> value = Value((None, 4, 3), (np.array([[[7, 8, 9]]]),))
@@ -31,6 +33,7 @@ class Value:
     shape: tuple
     maps: tuple = ()
     silent: bool = False
+    uniform: bool = False
 
     @classmethod
     def of_axes(cls, shape, ids, silent=False):

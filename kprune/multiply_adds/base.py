@@ -57,7 +57,7 @@ class Use:
 
     Attributes:
         arguments: Tuple of a tuple and a dict, positional and named arguments of the
-            call, with a `Shape` in the place of each tensor.
+            call, with a `Shape` in the place of each tensor and Keras variable.
         outputs: List of `Shape`, of what comes out.
         shape_of: Function `(variable)`: the shape of a weight, a tuple of ints.
     """
@@ -68,7 +68,7 @@ class Use:
 
     @property
     def inputs(self):
-        """List of `Shape`, of all tensors that go in."""
+        """List of `Shape`, of all tensors and variables that are given."""
         leaves = tree.flatten(self.arguments)
         return [leaf for leaf in leaves if isinstance(leaf, Shape)]
 

@@ -2,6 +2,8 @@
 
 import math
 
+import keras
+from keras import tree
 from keras.src.ops import numpy as operations
 
 from kprune.multiply_adds.base import Shape, Use, Work, work_of
@@ -36,9 +38,15 @@ def works(graph, shape_of_value=None, shape_of_weight=None):
     shape_of_weight = shape_of_weight or (lambda variable: tuple(variable.shape))
     shapes, examples = shapes_of_one(graph, shape_of_value)
     shapes = {number: Shape(sizes) for number, sizes in shapes.items()}
+
+    def of_weight(argument):
+        is_weight = isinstance(argument, keras.Variable)
+        return Shape(tuple(shape_of_weight(argument))) if is_weight else argument
+
     found = []
     for call in graph.calls:
         arguments = call.arguments([shapes[number] for number in call.inputs])
+        arguments = tree.map_structure(of_weight, arguments)
         outputs = [shapes[number] for number in call.outputs]
         work = work_of(call.operation, Use(arguments, outputs, shape_of_weight))
         found.append(work and _share(work, examples))

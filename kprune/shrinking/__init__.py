@@ -2,7 +2,7 @@
 
 from kprune.channels.numbers import Reason
 from kprune.channels.rules import ChannelRule
-from kprune.shrinking.narrowing import ShrinkError
+from kprune.shrinking.removal import ShrinkError
 from kprune.shrinking.report import LayerChange, ShrinkReport, Stuck, WhyNot
 from kprune.shrinking.shrink import shrink
 from kprune.shrinking.why_not import why_not

@@ -3,9 +3,10 @@
 import math
 
 import numpy as np
+from keras import layers
 
 from kprune.channels.numbers import NONE
-from kprune.shrinking.costs import macs_of
+from kprune.shrinking.costs import macs_of, new_weights
 from kprune.shrinking.groups import made_axes
 from kprune.shrinking.removal import Narrowed
 from kprune.shrinking.report import LayerChange
@@ -53,32 +54,32 @@ def _macs(tracing, removed):
 
 
 def layer_changes(tracing, removed):
-    """Lists what is left of each layer that has weights.
+    """Lists what is left of each layer that has weights or multiplies tensors.
 
     Args:
         tracing: `Tracing`.
         removed: Bool array, by channel: which of them go.
 
     Returns:
-        List of `LayerChange`, in running order.
+        List of `LayerChange`, in running order; operations are among them.
     """
     narrowed = Narrowed(tracing, removed)
     widths = _widths(tracing, removed)
-    macs = {}
+    macs, counted = {}, set()
     before, after = macs_of(tracing.graph), _macs(tracing, removed)
     for call, *pair in zip(tracing.graph.calls, before, after, strict=True):
         macs.setdefault(id(call.operation), []).append(pair)
     calls = tracing.graph.first_calls()
-    return [
+    changes = (
         LayerChange(
             calls[key].name,
             *widths.get(key, ((), ())),
-            _sizes(calls[key].operation, narrowed),
+            _sizes(new_weights(calls[key], counted), narrowed),
             _sum(pairs),
         )
         for key, pairs in macs.items()
-        if getattr(calls[key].operation, "weights", None)
-    ]
+    )
+    return [c for c in changes if c.widths or any(c.parameters) or c.macs != (0, 0)]
 
 
 def _widths(tracing, removed):
@@ -89,17 +90,24 @@ def _widths(tracing, removed):
         of_layer = found.setdefault(id(made.weight.layer), {})
         variable = next(iter(of_layer), id(made.weight.variable))
         if variable == id(made.weight.variable):
-            left = sum(group not in gone for group in made.units.tolist())
-            of_layer.setdefault(variable, []).append((len(made.units), left))
+            units = made.units.tolist() * _ways(made.weight.layer)
+            left = sum(group not in gone for group in units)
+            of_layer.setdefault(variable, []).append((len(units), left))
     return {
         key: tuple(zip(*next(iter(of_layer.values())), strict=True))
         for key, of_layer in found.items()
     }
 
 
-def _sizes(layer, narrowed):
-    before = sum(math.prod(v.shape) for v in layer.weights)
-    return before, sum(math.prod(narrowed.weight(v)) for v in layer.weights)
+def _ways(layer):
+    """Returns how often a layer puts its units out."""
+    both = isinstance(layer, layers.Bidirectional)
+    return 2 if both and layer.merge_mode in ("concat", None) else 1
+
+
+def _sizes(weights, narrowed):
+    before = sum(math.prod(v.shape) for v in weights)
+    return before, sum(math.prod(narrowed.weight(v)) for v in weights)
 
 
 def _sum(pairs):

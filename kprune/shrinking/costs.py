@@ -165,7 +165,7 @@ def costs_of(model):
         return ModelCosts(model.name, [whole], parameters)
     graph, counted = read_graph(model), set()
     layers = [
-        LayerCost(call.name, _size(_new_weights(call, counted)), macs, size)
+        LayerCost(call.name, _size(new_weights(call, counted)), macs, size)
         for call, macs, size in zip(
             graph.calls, macs_of(graph), activation_bytes_of(graph), strict=True
         )
@@ -256,8 +256,13 @@ def _bytes(shape, dtype):
     return math.prod(shape) * np.dtype(dtype).itemsize
 
 
-def _new_weights(call, counted):
-    """Lists the weights of a call that no call before it has brought in."""
+def new_weights(call, counted):
+    """Lists the weights of a call that no call before it has brought in.
+
+    Args:
+        call: `Call`.
+        counted: Set of int, the ids of the weights that are known. It is changed.
+    """
     new = [weight for weight in _weights(call) if id(weight) not in counted]
     counted.update(map(id, new))
     return new

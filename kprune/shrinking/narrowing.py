@@ -9,15 +9,10 @@ from kprune.shrinking.changes import layer_changes, macs_without, uncounted
 from kprune.shrinking.choice import Room, least_sparsity
 from kprune.shrinking.groups import families_of, protect
 from kprune.shrinking.importance import Importance
-from kprune.shrinking.removal import without
+from kprune.shrinking.removal import ShrinkError, without
 from kprune.shrinking.report import ShrinkReport, WhyNot
 from kprune.shrinking.why_not import stuck_in
 from kprune.shrinking.zeros import Zeros
-
-
-class ShrinkError(ValueError):
-    """Raised where no smaller model can be made, or the one made would be wrong."""
-
 
 _EMPTY = ": it has no layer with a kernel that makes any."
 

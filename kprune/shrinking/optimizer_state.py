@@ -1,6 +1,7 @@
 """What an optimizer remembers, cut down along with the weights."""
 
 import keras
+import numpy as np
 
 from kprune.channels.rules import rule_of
 from kprune.inspection import own_weights
@@ -14,8 +15,12 @@ def carry_over(source, traced, small, tracing, removed):
 
     Momentums, velocities and the like lose what belongs to channels that are gone;
     moving averages are treated like the weights that they are of. The number of
-    steps, the learning rate, the scale of the loss and gradients that are being
-    accumulated are taken as they are.
+    steps, the learning rate and the scale of the loss are taken as they are.
+
+    Where a layer takes other weights to do the same with fewer channels, `c` times
+    those that it had, gradients are `1 / c` of what they were, and what an optimizer
+    remembers of them becomes what it would have been. Its steps are not: one as long
+    as before moves a weight that was 1 by as much as one that is now `c`.
 
     Optimizers that look at weights as a whole go on with what is left: the size of a
     step follows the shape of a weight in `Muon`, and its mean square in `Adafactor`.
@@ -42,8 +47,8 @@ def carry_over(source, traced, small, tracing, removed):
         new.build([cut.partner(variable) for variable in old._trainable_variables])
     owners = _owners(old)
     for ours, theirs in _pairs(old, new):
-        owner, is_weight = owners.get(id(ours), (None, False))
-        value = cut.array(owner, as_array(ours), is_weight)
+        owner, power = owners.get(id(ours), (None, 0))
+        value = cut.array(owner, as_array(ours), power)
         if tuple(value.shape) == tuple(theirs.shape):
             theirs.assign(value)
         elif owner is None or not _is_factored(old, owner):
@@ -87,14 +92,15 @@ class _Cut:
         """Returns the weight of the small model that is made of one."""
         return self._partners[id(weight)]
 
-    def array(self, weight, array, is_weight=False):
+    def array(self, weight, array, power=0):
         """Returns what is left of an array.
 
         Args:
             weight: The weight of `source` whose shape it has; if it has another one,
                 or if this is `None`, it is returned as it is.
             array: Array.
-            is_weight: Bool, whether it holds values of the weight.
+            power: Int, how it changes if the weight is multiplied by a number; see
+                `_power`.
         """
         if weight is None or tuple(array.shape) != tuple(weight.shape):
             return array
@@ -102,9 +108,10 @@ class _Cut:
         array = self._narrowed.array(traced, array)
         known = self._tracing.weights.get(id(traced))
         rule = known and rule_of(known.layer)
-        if rule and is_weight:
-            array = rule.rescaled(known.layer, traced, array, self._narrowed)
-        return array
+        if not rule or not power:
+            return array
+        factor = rule.rescaled(known.layer, traced, np.ones_like(array), self._narrowed)
+        return array * factor**power
 
 
 def _parts(optimizer):
@@ -118,21 +125,52 @@ def _owners(optimizer):
     """Returns what belongs to which weight.
 
     Returns:
-        Dict from the id of a variable of an optimizer to a tuple of the weight and a
-        bool, whether it holds values that the weight had.
+        Dict from the id of a variable of an optimizer to a tuple of the weight and of
+        what `_power` says of it.
     """
     return {
-        id(slot): (weight, _holds_weights(part, name))
+        id(slot): (weight, _power(part, name))
         for part in _parts(optimizer)
         for weight in getattr(part, "_trainable_variables", ())
         for name, slot in entries_of(part, weight).items()
     }
 
 
-def _holds_weights(optimizer, name):
-    if isinstance(optimizer, keras.optimizers.ScheduleFreeAdamW):
-        return name in ("_momentums", "_model_variables_moving_average")
-    return name == "_model_variables_moving_average"
+# What is made of gradients, and of their squares.
+_GRADIENTS = (
+    *("momentums", "_momentums", "_m", "_u", "_linears"),
+    *("_average_gradients", "_accumulated_gradients"),
+)
+_SQUARES = (
+    *("_velocities", "_velocity_hats", "adam_velocities", "_v"),
+    *("_accumulators", "_accumulated_grads"),
+)
+# Slots that are something else than their names say.
+_OTHERS = {
+    (keras.optimizers.ScheduleFreeAdamW, "_momentums"): 1,
+    (keras.optimizers.RMSprop, "_momentums"): 0,  # of steps
+}
+
+
+def _power(optimizer, name):
+    """Returns how a slot changes if its weight is multiplied by a number.
+
+    Args:
+        optimizer: The Keras optimizer.
+        name: String, the name of its list of slots.
+
+    Returns:
+        Int, the power of the number that the slot is multiplied by: 1 for values of
+        the weight, -1 for gradients, -2 for squares of them, 0 for all that stays.
+    """
+    others = {
+        own: n for (kind, own), n in _OTHERS.items() if isinstance(optimizer, kind)
+    }
+    if name in others:
+        return others[name]
+    if name == "_model_variables_moving_average":
+        return 1
+    return -1 if name in _GRADIENTS else -2 if name in _SQUARES else 0
 
 
 def _pairs(old, new):
@@ -173,7 +211,7 @@ def _carry_factors(old, new, cut):
         rows, columns = as_array(rows), as_array(columns)
         mean = rows.mean(-1, keepdims=True, dtype="float64")
         scale = rows / (mean + (mean == 0))
-        left = cut.array(weight, scale[..., None] * columns[..., None, :])
+        left = cut.array(weight, scale[..., None] * columns[..., None, :], power=-2)
         for variable, axis in zip(_factors(theirs, partner), (-1, -2), strict=True):
             variable.assign(left.mean(axis))
 

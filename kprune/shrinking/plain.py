@@ -1,6 +1,7 @@
 """The models whose channels can be followed: plain ones, with a graph."""
 
 import keras
+from keras.src.models import Functional
 
 from kprune.cloning import is_graph
 from kprune.inspection import check_built, check_keras_model, is_pruned
@@ -14,6 +15,14 @@ def check_model(model):
         model: Anything.
     """
     check_keras_model(model)
+    if not is_graph(model) and _has_graph(model):
+        raise TypeError(
+            f"The class {type(model).__name__} of the model {model.name!r} has a "
+            "constructor or a config of its own, by which no smaller one can be made. "
+            "Pass the same graph as a plain model, `keras.Model(model.inputs, "
+            "model.outputs)`, which shares its layers, and make yours of the inputs "
+            "and outputs of the small one."
+        )
     if not is_graph(model):
         raise TypeError(
             f"The model {model.name!r} ({type(model).__name__}) is subclassed: what "
@@ -22,6 +31,12 @@ def check_model(model):
             "the weights over with `new.set_weights(old.get_weights())`."
         )
     check_built(model)
+
+
+def _has_graph(model):
+    """Tells whether a model computes what its graph says, whatever its class."""
+    base = keras.Sequential if isinstance(model, keras.Sequential) else Functional
+    return isinstance(model, base) and type(model).call is base.call
 
 
 def without_masks(model, only, skip):

@@ -8,8 +8,13 @@ import numpy as np
 from kprune import cloning
 from kprune.channels.rules import rule_of
 from kprune.channels.rules.common import is_narrowed
+from kprune.channels.rules.recurrent import kernels_of_states
 from kprune.rebuilding import copy_operation, rebuilt
 from kprune.weight_access import as_array
+
+
+class ShrinkError(ValueError):
+    """Raised where no smaller model can be made, or the one made would be wrong."""
 
 
 class Narrowed:
@@ -32,12 +37,19 @@ class Narrowed:
             return tuple(variable.shape)
         return known.value.narrowed(self._removed)
 
+    def kept(self, variable):
+        """Returns what is left of a variable.
+
+        Returns:
+            Dict from axis to a bool array of its length, for axes that change.
+        """
+        known = self._tracing.weights.get(id(variable))
+        return {} if known is None else known.value.kept(self._removed)
+
     def array(self, variable, array):
         """Returns what is left of an array that lies beside a variable."""
-        known = self._tracing.weights.get(id(variable))
-        if known is not None:
-            for axis, kept in known.value.kept(self._removed).items():
-                array = np.compress(kept, array, axis)
+        for axis, kept in self.kept(variable).items():
+            array = np.compress(kept, array, axis)
         return array
 
     def output_of(self, operation, place=0):
@@ -87,6 +99,10 @@ def without(model, tracing, removed):
 
     Returns:
         A model of the same graph, layer names and inputs.
+
+    Raises:
+        ShrinkError: If a rule leaves a weight with another shape than the layer that
+            is made by its config has.
     """
     narrowed = Narrowed(tracing, removed)
     return rebuilt(
@@ -161,4 +177,38 @@ def _carry_over(layer, new, narrowed):
             return array
         return rule.rescaled(layer, variable, array, narrowed)
 
+    if rule is not None:
+        _check_shapes(rule, layer, new, narrowed)
     cloning.copy_state(layer, new, value_of=left_of)
+    for old, part in zip(layer._flatten_layers(), new._flatten_layers(), strict=True):
+        if isinstance(old, keras.layers.RNN) and old.states is not None:
+            _carry_states(old, part, narrowed)
+
+
+def _check_shapes(rule, layer, new, narrowed):
+    """Raises if a rule does not say of a weight what becomes of it."""
+    for variable, mine in zip(layer.variables, new.variables, strict=False):
+        left, needed = narrowed.weight(variable), tuple(mine.shape)
+        if left != needed:
+            raise ShrinkError(
+                f"The layer {layer.name!r} ({type(layer).__name__}), made again for "
+                f"the channels that are left, has {variable.name!r} of shape {needed}, "
+                f"and its rule {type(rule).__name__} leaves {left} of "
+                f"{tuple(variable.shape)}. Let `trace` hold all weights that have "
+                f"channels, as in `tracer.hold(layer.{variable.name}, "
+                "{0: tracer.pin(inputs[0], -1)})`, and `config` return the sizes that "
+                "change; or leave the layer out with `skip`."
+            )
+
+
+def _carry_states(layer, new, narrowed):
+    """Carries over what a stateful layer remembers, which is none of its variables."""
+    states = keras.tree.flatten(layer.states)
+    kernels = kernels_of_states(layer) or [None] * len(states)  # stay as they are
+    ours = keras.tree.flatten(new.states)
+    for state, kernel, mine in zip(states, kernels, ours, strict=True):
+        array = as_array(state)
+        if kernel is not None:
+            units = narrowed.kept(kernel).get(len(kernel.shape) - 2)
+            array = array if units is None else np.compress(units, array, -1)
+        mine.assign(array)

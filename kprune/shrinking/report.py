@@ -48,14 +48,15 @@ class WhyNot:
 
 @dataclasses.dataclass(frozen=True)
 class LayerChange:
-    """What is left of one layer.
+    """What is left of one layer or operation.
 
     Attributes:
         layer: String, its name after those of the nested models around it.
         widths: Tuple of ints, how many channels it made, along each axis of its
             kernel that makes some: units, filters; heads and their size.
         narrowed: Tuple of ints, how many it makes now.
-        parameters: Tuple of two ints, the number of its weights before and after.
+        parameters: Tuple of two ints, the number of its weights before and after;
+            those that an earlier layer has, too, stand there.
         macs: Tuple of two ints, its multiply-adds for one example before and after,
             or `None` where they are not known.
     """
@@ -73,7 +74,8 @@ class ShrinkReport:
 
     Attributes:
         model: String, the model's name.
-        layers: List of `LayerChange`, one a layer that has weights, in running order.
+        layers: List of `LayerChange`, one a layer or operation that has weights or
+            multiplies tensors with each other, in running order.
         sparsity: Float, which fraction of the channels that may go is gone.
         change: Float, the largest difference of any output of the small model, or of
             what comes before a softmax or the like at the end, and of the one with
@@ -100,7 +102,7 @@ class ShrinkReport:
 
     @property
     def uncounted(self):
-        """List of strings, the layers of which no multiply-adds are known."""
+        """List of strings, the layers and operations of which none are known."""
         return [layer.layer for layer in self.layers if layer.macs is None]
 
     def _sums(self, name):

@@ -628,3 +628,106 @@ def _(x):
 def _(x):
     x = dense(x)
     return end(x / ops.sqrt(ops.sum(ops.square(x)) + 1))
+
+
+# Numbers that are the same for all channels, as Keras' masks of steps are.
+
+
+def filled(name, combine, widths, *reasons, kind=operations.OnesLike):
+    """Adds a case of a factor made of the channels of `a` and `b` but not of values."""
+
+    def body(x):
+        a, b = dense(x), dense(x, "b")
+        factor = ops.cast(combine(x > 0, a, b), "float32")
+        return end(ops.concatenate([a, b], -1) * (1 + ops.expand_dims(factor, -1)))
+
+    case(name, kind, ROW, widths, *reasons)(body)
+
+
+def _mask_of_two(mask, a, b):
+    mask = ops.logical_or(mask[:, :1], ops.zeros_like(a, dtype="bool"))
+    return ops.concatenate([mask, ops.ones_like(b, dtype="bool")], -1)
+
+
+filled("any of a mask", lambda *xs: ops.any(_mask_of_two(*xs), -1), BOTH)
+filled("all of a mask", lambda *xs: ops.all(_mask_of_two(*xs), -1), BOTH)
+filled(
+    "slice of a mask",
+    lambda *xs: ops.all(_mask_of_two(*xs)[:, 2:14], -1),
+    {"a": 6, "b": 6},
+    "statistics",
+)
+filled(
+    "mean of ones and zeros",
+    lambda x, a, b: ops.mean(ops.concatenate([ops.ones_like(a), 0 * b], -1), -1),
+    NEITHER,
+    "statistics",
+)
+filled(
+    "largest of ones by a constant",
+    lambda x, a, b: ops.max(ops.ones_like(a) * np.arange(8, dtype="float32"), -1),
+    {"a": 8, "b": 4},
+    "statistics",
+)
+
+
+# Weights that go straight into an operation.
+
+
+def tied(name, widths, *reasons, kind=operations.Multiply):
+    """Adds a case of the channels of a layer `a` and of a function of it and them."""
+
+    def decorator(combine):
+        def body(x):
+            layer = layers.Dense(8, name="a", bias_initializer="ones", **QUICK)
+            layer.build(x.shape)
+            return end(combine(layer, x))
+
+        case(name, kind, ROW, widths, *reasons)(body)
+
+    return decorator
+
+
+@tied("kernel that is used backwards", HALF, kind=operations.Einsum)
+def _(a, x):
+    return ops.einsum("bh,ih->bi", a(x), a.kernel)
+
+
+@tied("bias as a factor", HALF)
+def _(a, x):
+    return ops.sum(a(x) * a.bias, -1, keepdims=True)
+
+
+@tied("bias added once more", HALF, kind=operations.Add)
+def _(a, x):
+    return a(x) + a.bias
+
+
+@tied("bias as a divisor", NONE, "mixed", kind=operations.Divide)
+def _(a, x):
+    return a(x) / a.bias
+
+
+@tied("kernel that is read before its layer", NONE, "unknown")
+def _(a, x):
+    first = ops.matmul(x, a.kernel)
+    return ops.concatenate([first, a(ops.tanh(ops.exp(-ops.abs(x))))], -1)
+
+
+def _stacked(x):
+    layer = layers.Dense(8, name="a", **QUICK)
+    layer.build(x.shape)
+    return end(ops.concatenate([layer(x), layer.kernel], axis=0))
+
+
+case("kernel behind a tensor", operations.Concatenate, (4, 5), HALF)(_stacked)
+
+
+@tied("rows of a kernel", NONE, "partner", "unknown", kind=operations.Take)
+def _(a, x):
+    return a(x) * ops.take(a.kernel, ops.cast(x[:, 0] > 0, "int32"), axis=0)
+
+
+@tied("variable that belongs to no layer", NONE, "partner")
+def _(a, x):
+    return a(x) * keras.Variable(np.arange(8, dtype="float32"))

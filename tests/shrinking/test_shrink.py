@@ -1,11 +1,12 @@
 import keras
 import numpy as np
 import pytest
-from keras import layers
+from keras import layers, ops
 
 import kprune
 from kprune import registry
 from kprune.shrinking import ChannelRule, ShrinkError, shrink
+from kprune.shrinking.costs import costs_of
 from kprune.weight_access import as_array
 from tests.channels.exactness import randomised
 
@@ -135,13 +136,53 @@ def test_the_report_tells_what_was_done():
         assert text in str(report)
 
 
+def projections(x, number):
+    return [layers.Dense(8, name=f"projection_{n}")(x) for n in range(number)]
+
+
+def attention_by_hand(x):
+    query, key, value = projections(x, 3)
+    scores = ops.matmul(query, ops.transpose(key, (0, 2, 1)))
+    return ops.einsum("bij,bjd->bid", ops.softmax(scores), value)
+
+
+def backwards(x):
+    layer = layers.Dense(8, name="tied")
+    return ops.einsum("btd,id->bti", layer(x), layer.kernel)
+
+
+# Products of tensors, which have no weights; and a weight that is used twice.
+WITHOUT_WEIGHTS = {
+    "operations": attention_by_hand,
+    "layer": lambda x: layers.Attention()(projections(x, 3)),
+    "dot": lambda x: layers.Dot(2)(projections(x, 2)),
+    "unknown": lambda x: layers.Lambda(lambda x: x * 2)(x),
+    "tied": backwards,
+}
+
+
+@pytest.mark.parametrize("body", WITHOUT_WEIGHTS.values(), ids=WITHOUT_WEIGHTS)
+def test_totals_of_the_report_are_the_costs_of_the_models(body):
+    inputs = keras.Input((16, 4))
+    x = layers.Dense(6, name="hidden")(inputs)
+    model = keras.Model(inputs, layers.Dense(2)(body(layers.Dense(4)(x))))
+
+    small, report = shrink(model, 0.5, return_report=True)
+
+    before, after = map(costs_of, (model, small))
+    assert report.macs == (before.known_macs, after.known_macs)
+    assert report.parameters == (before.parameters, after.parameters)
+    assert report.uncounted == list(before.uncounted)
+    assert f"{before.known_macs:,} -> {after.known_macs:,} multiply-adds" in str(report)
+
+
 @pytest.mark.parametrize("scope, part", [("layer_wise", 0.25), ("global", 0.8)])
 def test_multiply_adds_are_brought_below_what_may_be_left(scope, part):
     model = residual_model()
 
     small = shrink(model, macs=part, scope=scope)
 
-    before, after = (kprune.shrinking.costs.costs_of(m).macs for m in (model, small))
+    before, after = (costs_of(m).macs for m in (model, small))
     assert 0.6 * part * before < after <= part * before
 
 
@@ -405,6 +446,42 @@ def test_subclassed_models_are_refused_with_the_way_out():
         shrink(model, 0.5)
 
 
+class OwnConstructor(keras.Model):
+    """A graph, made by a constructor that `keras.Model` does not have."""
+
+    def __init__(self, units):
+        inputs = keras.Input((2,))
+        x = layers.Dense(units, name="hidden")(inputs)
+        super().__init__(inputs, layers.Dense(2, name="head")(x))
+
+
+class OwnChain(keras.Sequential):
+    def __init__(self, units):
+        super().__init__([keras.Input((2,)), layers.Dense(units, name="hidden")])
+        self.add(layers.Dense(2, name="head"))
+
+
+class OwnCall(OwnConstructor):
+    def call(self, inputs):
+        return 2 * super().call(inputs)
+
+
+@pytest.mark.parametrize("kind", [OwnConstructor, OwnChain])
+def test_graphs_with_a_constructor_of_their_own_are_refused_with_the_way_out(kind):
+    model = kind(8)
+
+    with pytest.raises(TypeError, match=f"class {kind.__name__} .* has a constructor"):
+        shrink(model, 0.5)
+
+    small = shrink(keras.Model(model.inputs, model.outputs), 0.5)
+    assert widths(small) == {"hidden": 4, "head": 2}
+
+
+def test_graphs_with_a_call_of_their_own_are_subclassed_models():
+    with pytest.raises(TypeError, match="can't be read off a graph"):
+        shrink(OwnCall(8), 0.5)
+
+
 def test_a_model_that_is_not_built_is_refused():
     with pytest.raises(ValueError, match="has no weights yet"):
         shrink(keras.Sequential([layers.Dense(4), layers.Dense(2)]), 0.5)
@@ -433,6 +510,42 @@ def test_a_wrong_rule_is_noticed(monkeypatch):
 
     with pytest.raises(ShrinkError, match="A rule for one of its layers must be wrong"):
         shrink(model, 0.5)
+
+
+class OwnScale(layers.Layer):
+    """Multiplies each channel by one number and adds another."""
+
+    def build(self, shape):
+        self.scale = self.add_weight(shape=shape[-1:], name="scale")
+        self.shift = self.add_weight(shape=shape[-1:], name="shift")
+
+    def call(self, inputs):
+        return inputs * self.scale + self.shift
+
+
+class HalfAScaledRule(ChannelRule):
+    """Forgets one of two weights."""
+
+    def trace(self, layer, inputs, tracer):
+        tracer.hold(layer.scale, {0: tracer.pin(inputs[0], -1)})
+        return inputs
+
+
+def test_a_rule_that_forgets_a_weight_is_named_with_it(monkeypatch):
+    monkeypatch.setitem(registry._families["channel_rules"], OwnScale, HalfAScaledRule)
+    model = keras.Sequential([keras.Input((4,)), layers.Dense(8), OwnScale(name="own")])
+    model.add(layers.Dense(2))
+
+    with pytest.raises(ShrinkError) as error:
+        shrink(model, 0.5)
+
+    for text in (
+        "'own' (OwnScale)",
+        "'shift' of shape (4,)",
+        "HalfAScaledRule leaves (8,)",
+    ):
+        assert text in str(error.value)
+    assert "tracer.hold(layer.shift, " in str(error.value)
 
 
 ENDS = {
@@ -562,6 +675,40 @@ def test_half_precision_is_allowed_its_roundings():
         keras.config.set_dtype_policy("float32")
 
     assert widths(small)["inner"] == 6
+
+
+def centred(x):
+    """Returns means of what has none: nothing but roundings."""
+    z = x - ops.mean(x, axis=1, keepdims=True)
+    return layers.GlobalAveragePooling1D()(z * ops.rsqrt(ops.mean(z * z) + 0.01))
+
+
+NOISE = {
+    "operations": lambda x: [layers.Dense(2)(x[:, 0]), centred(x)],
+    "alone": centred,
+    "behind a layer": lambda x: layers.Dense(2, use_bias=False)(centred(x)),
+}
+
+
+@pytest.mark.parametrize("end", NOISE)
+def test_outputs_that_are_roundings_alone_are_no_difference(end):
+    inputs = keras.Input((36, 4))
+    x = layers.MultiHeadAttention(2, 3, name="attention")(inputs, inputs)
+    model = randomised(keras.Model(inputs, NOISE[end](x)))
+
+    _, report = shrink(model, 0.5, return_report=True)
+
+    assert report.change <= 1e-4
+
+
+def test_a_wrong_rule_is_noticed_beside_outputs_that_are_roundings(monkeypatch):
+    monkeypatch.setitem(registry._families["channel_rules"], Shifted, ShiftedRule)
+    inputs = keras.Input((36, 4))
+    x = layers.Dense(8, name="hidden")(inputs)
+    outputs = [centred(inputs), layers.Dense(2)(Shifted()(x))]
+
+    with pytest.raises(ShrinkError, match="A rule for one of its layers must be wrong"):
+        shrink(keras.Model(inputs, outputs), 0.5)
 
 
 def test_states_of_the_model_are_not_touched_by_the_comparison():
@@ -755,6 +902,17 @@ def test_functions_and_layers_serve_as_activations(activation):
     model.add(layers.Dense(2, name="head"))
 
     assert widths(shrink(model, 0.5)) == {"a": 4, "head": 2}
+
+
+def test_activations_with_weights_are_named_with_the_way_out():
+    prelu = layers.PReLU(alpha_initializer="ones")
+    model = keras.Sequential([keras.Input((3,)), layers.Dense(8, prelu, name="a")])
+    model.add(layers.Dense(6, name="b"))
+    model.add(layers.Dense(2, name="head"))
+
+    assert widths(shrink(model, 0.5)) == {"a": 8, "b": 3, "head": 2}
+    (reason,) = kprune.why_not(model).records[0].reasons
+    assert reason.text == "PReLU as its activation: put it behind the layer instead"
 
 
 def test_squeezing_leaves_a_channel_out_only_if_it_did_before():

@@ -48,9 +48,15 @@ def activate(value, activation, tracer):
         text = f"{activation.__name__} is taken over them"
         tracer.mix(value, -1, kind="statistics", text=text)
     else:
-        name = getattr(activation, "__name__", type(activation).__name__)
-        tracer.fix(value.ids(), "unknown", f"no rule for the activation {name}")
+        tracer.fix(value.ids(), "unknown", _missing_rule(activation))
     return Value(value.shape, value.maps)
+
+
+def _missing_rule(activation):
+    name = getattr(activation, "__name__", type(activation).__name__)
+    if isinstance(activation, keras.Layer) and rule_of(activation):
+        return f"{name} as its activation: put it behind the layer instead"
+    return f"no rule for the activation {name}"
 
 
 def _is_one_of(activation, functions):

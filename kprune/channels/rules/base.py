@@ -14,6 +14,11 @@ class ChannelRule:
     constructor and config. What has no rule, or one whose `trace` returns `None`,
     stops removal.
 
+    Attributes:
+        takes_variables: Bool, whether `trace` knows what to do with Keras variables
+            among the call's arguments (see `Tracer.arguments`). Calls with some stop
+            removal otherwise. Defaults to `False`.
+
     Example:
     >>> import keras, kprune
     >>> from kprune.channels.value import Value
@@ -28,6 +33,8 @@ class ChannelRule:
     ...         tracer.hold(layer.scale, {0: tracer.pin(inputs[0], -1)})
     ...         return inputs
     """
+
+    takes_variables = False
 
     def trace(self, operation, inputs, tracer):
         """Follows the channels through one call.
@@ -69,6 +76,8 @@ class ChannelRule:
 
     def rescaled(self, layer, variable, array, narrowed):
         """Returns the narrowed array of a weight as the narrowed layer needs it.
+
+        It is multiplied by numbers that don't depend on it.
 
         Args:
             layer: The layer as it was.

@@ -113,3 +113,18 @@ def _without_shapes(config):
 def is_narrowed(layer, narrowed):
     """Tells whether any weight of a layer gets smaller."""
     return any(narrowed.weight(v) != tuple(v.shape) for v in layer.variables)
+
+
+def types_of(names):
+    """Lists operations by their names, those that this Keras has.
+
+    Args:
+        names: Dict from module to a string of names.
+
+    Example:
+    >>> from keras.src.ops import nn
+    >>> [kind.__name__ for kind in types_of({nn: "Relu Unheard"})]
+    ['Relu']
+    """
+    pairs = ((m, name) for m, text in names.items() for name in text.split())
+    return [getattr(m, name) for m, name in pairs if hasattr(m, name)]

@@ -4,12 +4,13 @@ import dataclasses
 
 import keras
 import numpy as np
-from keras import layers, ops
+from keras import layers, ops, tree
 from keras.src.applications.inception_resnet_v2 import CustomScaleLayer
 from keras.src.ops import numpy as operations
 
 from kprune.channels.numbers import NONE
 from kprune.channels.rules.base import ChannelRule
+from kprune.channels.rules.common import types_of
 from kprune.channels.value import Value
 from kprune.rebuilding import copy_operation
 from kprune.registry import register
@@ -86,21 +87,24 @@ def of_rank(value, rank, at=0):
         return shape[:at] + missing + shape[at:]
 
     maps = tuple(m.reshape(widened(m.shape)) for m in value.maps)
-    return Value(widened(value.shape), maps, value.silent)
+    return dataclasses.replace(value, shape=widened(value.shape), maps=maps)
 
 
 class CombiningRule(ChannelRule):
     """Combines two tensors or more, element by element."""
 
+    takes_variables = True
+
     def trace(self, operation, inputs, tracer):
         """Ties the channels that meet."""
-        operands = _operands(operation, tracer.call.arguments(inputs))
+        operands = _operands(operation, tracer.arguments(inputs))
         if any(one is None for one in operands):
             return None
         rank = len(tracer.shape())
         is_layer = isinstance(operation, layers.Layer)
         if not is_layer:
-            keep_what_needs_numbers(inputs, operation, tracer)
+            tensors = [one for one in operands if isinstance(one, Value)]
+            keep_what_needs_numbers(tensors, operation, tracer)
         # Merging layers add what is missing behind the batch, operations in front.
         values = [of_rank(_as_value(one), rank, int(is_layer)) for one in operands]
         may_slice = [] if is_layer else _constants(operands)
@@ -110,7 +114,8 @@ class CombiningRule(ChannelRule):
             for meeting in meetings
         )
         maps = tuple(meeting.array for meeting in meetings)
-        return [Value(tracer.shape(), maps, silent)]
+        uniform = all(_is_uniform(meeting, values) for meeting in meetings)
+        return [Value(tracer.shape(), maps, silent, uniform)]
 
     def keeps_zero(self, zeros, operation, tracer):
         """Tells whether the result is zero where some operands are.
@@ -164,6 +169,14 @@ class ChoiceRule(CombiningRule):
         return bool(zeros[1] and zeros[2])
 
 
+def _is_uniform(meeting, values):
+    """Tells whether channels of one tensor that hold the same still do."""
+    axes = Value.axes(meeting.array)
+    own = [values[member] for member in meeting.members]
+    alone = [v for v in values if all(v.shape[axis] == 1 for axis in axes)]
+    return len(own) == 1 and own[0].uniform and len(alone) == len(values) - 1
+
+
 def is_zero_at_zero(operation, tracer):
     """Tells whether the present call gives zeros for zeros.
 
@@ -180,13 +193,13 @@ def keep_what_needs_numbers(inputs, operation, tracer):
     Where they are zero it would give no number.
 
     Args:
-        inputs: List of `Value`, the tensors that go in.
+        inputs: List of `Value`, the tensors and variables that go in.
         operation: That of the present call.
         tracer: `Tracer`.
     """
     vanishing = [bool(value.maps) and value.silent for value in inputs]
-    are_floats = all("float" in x.dtype for x in tracer.call.node.input_tensors)
-    if not any(vanishing) or not are_floats:
+    given = filter(_is_tensor, tree.flatten(_given(tracer)))
+    if not any(vanishing) or not all("float" in x.dtype for x in given):
         return
     makers = iter([ops.zeros if one else ops.ones for one in vanishing])
     found = _at(
@@ -201,10 +214,21 @@ def keep_what_needs_numbers(inputs, operation, tracer):
 
 def _at(make, operation, tracer):
     """Returns what the present call gives for small tensors of its inputs' types."""
-    tensors = tracer.call.node.input_tensors
-    small = [make((1,) * len(x.shape), dtype=x.dtype) for x in tensors]
-    args, kwargs = tracer.call.arguments(small)
+
+    def small(one):
+        return make((1,) * len(one.shape), dtype=one.dtype) if _is_tensor(one) else one
+
+    args, kwargs = tree.map_structure(small, _given(tracer))
     return ops.convert_to_numpy(operation.call(*args, **kwargs))
+
+
+def _given(tracer):
+    arguments = tracer.call.node.arguments
+    return arguments.args, arguments.kwargs
+
+
+def _is_tensor(argument):
+    return isinstance(argument, (keras.KerasTensor, keras.Variable))
 
 
 def _operands(operation, arguments):
@@ -219,8 +243,7 @@ def _as_value(operand):
 
 
 def _constants(operands):
-    fixed = (Value, keras.Variable)
-    return [n for n, one in enumerate(operands) if not isinstance(one, fixed)]
+    return [n for n, one in enumerate(operands) if not isinstance(one, Value)]
 
 
 def _zeros(operands, values, meeting):
@@ -234,8 +257,7 @@ def _zeros(operands, values, meeting):
 
 def _left_of(operand, kept, rank):
     """Returns what is left of a constant; of all else, itself."""
-    is_tensor = isinstance(operand, (keras.KerasTensor, keras.Variable))
-    if is_tensor or not np.ndim(operand):
+    if _is_tensor(operand) or not np.ndim(operand):
         return operand
     missing = rank - np.ndim(operand)
     for axis, places in kept.items():
@@ -243,21 +265,6 @@ def _left_of(operand, kept, rank):
             array = ops.convert_to_numpy(operand)
             operand = np.compress(places, array, axis - missing)
     return operand
-
-
-def types_of(names):
-    """Lists operations by their names, those that this Keras has.
-
-    Args:
-        names: Dict from module to a string of names.
-
-    Example:
-    >>> from keras.src.ops import nn
-    >>> [kind.__name__ for kind in types_of({nn: "Relu Unheard"})]
-    ['Relu']
-    """
-    pairs = ((m, name) for m, text in names.items() for name in text.split())
-    return [getattr(m, name) for m, name in pairs if hasattr(m, name)]
 
 
 _COMBINING = """

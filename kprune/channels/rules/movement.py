@@ -4,6 +4,8 @@ The operation itself is run on the numbers of the channels, so that each result 
 which channel it is of. Axes that it only carries along are run with one place.
 """
 
+import dataclasses
+
 import keras
 import numpy as np
 from keras import layers
@@ -195,15 +197,21 @@ class BroadcastRule(MovementRule):
 class ConcatenateRule(MovementRule):
     """Puts tensors one behind the other, constants among them."""
 
+    takes_variables = True
+
     def trace(self, operation, inputs, tracer):
         """Takes constants for places of no channel."""
-        args, kwargs = tracer.call.arguments(inputs)
+        args, kwargs = tracer.arguments(inputs)
         (tensors,) = (*args, *kwargs.values())
         inputs = [
             one if isinstance(one, Value) else Value(tuple(np.shape(one)))
             for one in tensors
         ]
-        return super().trace(operation, inputs, tracer)
+        outputs = super().trace(operation, inputs, tracer)
+        uniform = all(value.uniform for value in inputs if value.maps)
+        return outputs and [
+            dataclasses.replace(one, uniform=uniform) for one in outputs
+        ]
 
     def along(self, operation, inputs, tracer):
         """The axis along which they lie."""

@@ -20,9 +20,11 @@ class ContractionRule(ChannelRule):
     A channel of an axis that is summed up vanishes if it is zero on one side at least.
     """
 
+    takes_variables = True
+
     def trace(self, operation, inputs, tracer):
         """Ties the channels that meet, and drops those that are summed up."""
-        args, kwargs = tracer.call.arguments(inputs)
+        args, kwargs = tracer.arguments(inputs)
         operands = args[0] if isinstance(operation, layers.Layer) else args
         if kwargs or not all(np.ndim(one) or _is_value(one) for one in operands):
             return None

@@ -58,6 +58,24 @@ def _repeated(arrays, number):
     return [np.tile(one, number) for one in arrays]
 
 
+def kernels_of_states(layer):
+    """Lists what makes the states of a recurrent layer.
+
+    Args:
+        layer: The layer, built.
+
+    Returns:
+        List of Keras variables, one a state: a recurrent kernel, whose last axis but
+        one are the units that lie along the last axis of the state. Empty if there is
+        a cell that is not known.
+    """
+    return [
+        cell.recurrent_kernel
+        for cell in _cells(layer.cell) or ()
+        for _ in range(_GATES[type(cell)][1])
+    ]
+
+
 class RecurrentRule(ChannelRule):
     """Goes through the steps of a sequence, with what it has made of the last."""
 
@@ -163,7 +181,10 @@ class BidirectionalRule(ChannelRule):
     """Goes through a sequence forwards and backwards."""
 
     def trace(self, layer, inputs, tracer):
-        """Follows channels both ways, and ties those that are added or multiplied."""
+        """Follows channels both ways, and ties them unit by unit.
+
+        Keras takes one way to be as wide as the other.
+        """
         arguments = bound_arguments(layer, inputs, tracer)
         sequence = arguments.pop("sequences")
         states = tree.flatten(arguments.pop("initial_state", ()))
@@ -180,8 +201,10 @@ class BidirectionalRule(ChannelRule):
                 return None
         keep_masks(arguments, tracer)
         found = [rule.follow(*way, tracer) for rule, way in ways]
+        for one, other in zip(*found, strict=True):
+            tracer.unify(one, other)
         (ahead, *states), (back, *more) = found
-        merged = _merged(ahead, back, layer.merge_mode, tracer)
+        merged = _merged(ahead, back, layer.merge_mode)
         return at_last_axes([*merged, *states, *more], tracer)
 
     def config(self, layer, narrowed):
@@ -195,7 +218,7 @@ class BidirectionalRule(ChannelRule):
         }
 
 
-def _merged(ahead, back, mode, tracer):
+def _merged(ahead, back, mode):
     if mode is None:
         return [ahead, back]
     if mode == "concat":
@@ -206,7 +229,6 @@ def _merged(ahead, back, mode, tracer):
         line = np.concatenate(lines)
         silent = ahead.silent and back.silent
         return [Value.of_axes((None, line.size), {-1: [line]}, silent)]
-    tracer.unify(ahead, back)
     both = (ahead.silent, back.silent)
     silent = any(both) if mode == "mul" else all(both)
     return [Value(ahead.shape, ahead.maps, silent)]

@@ -6,7 +6,8 @@ from keras.src.ops import math, nn
 from keras.src.ops import numpy as operations
 
 from kprune.channels.rules.base import ChannelRule
-from kprune.channels.rules.elementwise import is_zero_at_zero, types_of
+from kprune.channels.rules.common import types_of
+from kprune.channels.rules.elementwise import is_zero_at_zero
 from kprune.channels.value import Value
 from kprune.registry import register
 
@@ -61,6 +62,7 @@ class ReductionRule(ChannelRule):
         axes = _axes(operation, rank)
         text = f"{type(operation).__name__.lower()} takes all of them in"
         silent = self.may_vanish and value.silent
+        silent = silent or (value.uniform and isinstance(operation, _OF_ONE))
         maps = [reduced(m, axes, silent, tracer, text) for m in value.maps]
         maps = [m for m in maps if m is not None]
         if len(tracer.shape()) < rank:
@@ -106,6 +108,8 @@ _STATISTICS = """
     Var
 """
 STATISTICS = [*types_of({operations: _STATISTICS}), math.Logsumexp]
+# What one number says as well as many that are equal.
+_OF_ONE = tuple(types_of({operations: "All Amax Amin Any Max Min"}))
 SUMS = types_of({operations: "Any CountNonzero Nansum Sum"})
 _ALONG_AXIS = {
     operations: "Argsort Cumprod Cumsum Sort",

@@ -5,11 +5,8 @@ from keras.src.ops import core, math, nn
 from keras.src.ops import numpy as operations
 
 from kprune.channels.rules.base import ChannelRule
-from kprune.channels.rules.elementwise import (
-    is_zero_at_zero,
-    keep_what_needs_numbers,
-    types_of,
-)
+from kprune.channels.rules.common import types_of
+from kprune.channels.rules.elementwise import is_zero_at_zero, keep_what_needs_numbers
 from kprune.channels.value import Value
 from kprune.registry import register
 
@@ -25,9 +22,10 @@ class UnaryRule(ChannelRule):
         (value,) = inputs
         keep_what_needs_numbers(inputs, operation, tracer)
         silent = value.silent and is_zero_at_zero(operation, tracer)
-        return [Value(value.shape, value.maps, silent)]
+        return [Value(value.shape, value.maps, silent, isinstance(operation, _FILLED))]
 
 
+_FILLED = (operations.OnesLike, operations.ZerosLike)
 _UNARY = {
     operations: """
         Absolute Angle Arccos Arccosh Arcsin Arcsinh Arctan Arctanh BitwiseInvert
