@@ -7,7 +7,7 @@ that differs on purpose.
 """
 
 from kprune.tfmot import clustering, sparsity
-from kprune.tfmot.callbacks import PruningSummaries, UpdatePruningStep
+from kprune.tfmot.callbacks import UpdatePruningStep
 from kprune.tfmot.clusters import (
     CentroidInitialization,
     ClusterableLayer,
@@ -18,6 +18,7 @@ from kprune.tfmot.clusters import (
 from kprune.tfmot.from_keras_2 import from_tf_keras
 from kprune.tfmot.policies import PruneForLatencyOnXNNPack, PruningPolicy
 from kprune.tfmot.schedules import ConstantSparsity, PolynomialDecay, PruningSchedule
+from kprune.tfmot.summaries import PruningSummaries
 from kprune.tfmot.to_keras_2 import to_tf_keras
 from kprune.tfmot.wrapper import PruneLowMagnitude
 from kprune.tfmot.wrapping import (

@@ -1,11 +1,6 @@
-"""TFMOT's callbacks: what prunes during `fit`, and what writes for TensorBoard."""
+"""`UpdatePruningStep`: TFMOT's callback, which prunes during `fit`."""
 
-import os
 import warnings
-
-import keras
-import numpy as np
-import tensorflow as tf
 
 from kprune import announcements
 from kprune.callbacks import PruningCallback
@@ -14,8 +9,7 @@ from kprune.pruner import Pruner
 from kprune.schedules import ConstantSchedule
 from kprune.tfmot.timing import TIMINGS, LayerWiseAsTfmot, as_schedule
 from kprune.updates import sparsity_of
-from kprune.weight_access import as_array
-from kprune.whole_model import masked_weights, set_clock, stores
+from kprune.whole_model import set_clock, stores
 
 
 class UpdatePruningStep(PruningCallback):
@@ -31,22 +25,36 @@ class UpdatePruningStep(PruningCallback):
 
     Where a schedule lowers sparsity, also one of the user's, weights come back.
 
+    With `timing="tfmot"`, for those who compare runs, masks are updated at the batches
+    at which TFMOT would update them: a batch counts when it begins, so that the first
+    is number 1; `begin_step=0` with `frequency=100` first prunes in the batch of number
+    100; an `end_step` that the frequency does not reach is passed over; N:M patterns
+    are made in batch 1. Sparsities and counts are rounded as there. From the same
+    weights the masks are then the same, except for
+
+    - equal scores, of which TFMOT keeps too many;
+    - kernels that blocks or N:M groups don't divide;
+    - N:M patterns of `Conv2DTranspose`, which run along the inputs here, and along the
+      outputs (axis -2) in TFMOT;
+    - a layer that is used several times, for which TFMOT counts a step a call;
+    - removed weights that an optimizer makes large within one step, as large learning
+      rates do: TFMOT takes them back, here they stay removed;
+    - a schedule that lowers sparsity;
+    - frozen layers, which TFMOT prunes and which are left alone here;
+    - rarely, one weight more or less of a `PolynomialDecay` in a compiled step of
+      TFMOT, which rounds otherwise than its schedule does when called.
+
     Args:
         timing: `"kprune"`: a schedule's first update comes when `begin_step` steps are
-            done, its last one at `end_step`. `"tfmot"`: at the batches at which TFMOT
-            would update, for those who compare runs: a batch counts when it begins,
-            so that the first is number 1; `begin_step=0` with `frequency=100` first
-            prunes in the batch of number 100; an `end_step` that the frequency does not
-            reach is passed over; N:M patterns are made in batch 1; where half a
-            weight is asked for, as many stay. Masks are those of TFMOT then, but for
-            equal scores, and for kernels that blocks or N:M groups don't divide:
-            these differ on purpose. Defaults to `"kprune"`.
+            done, its last one at `end_step`. `"tfmot"`: as above. Defaults to
+            `"kprune"`.
 
     Raises:
         ValueError: If `timing` is another; when training begins, if the model has no
             schedule.
 
     Example:
+    >>> import keras
     >>> import numpy as np
     >>> from kprune.tfmot import prune_low_magnitude
     >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(5)])
@@ -68,10 +76,19 @@ class UpdatePruningStep(PruningCallback):
         if timing == "tfmot":
             self.scope = LayerWiseAsTfmot()
         self._parts = []
+        self._is_called_by_hand = True  # by a loop that tells of no epochs to come
+        self._fit_has_called = False
+
+    def set_params(self, params):
+        """Notes what `fit` says before each training, and no loop of the user's."""
+        super().set_params(params)
+        self._fit_has_called = True
 
     def on_train_begin(self, logs=None):
         """Checks what can be known before any training, and prepares its step."""
         super().on_train_begin(logs)
+        self._is_called_by_hand = not self._fit_has_called
+        self._fit_has_called = False
         if self._is_called_by_hand:
             self._pruner = self._new_pruner(None)
 
@@ -95,11 +112,6 @@ class UpdatePruningStep(PruningCallback):
             logs: Dict that gets the sparsity.
         """
         super().on_epoch_end(batch, logs)
-
-    @property
-    def _is_called_by_hand(self):
-        """Whether a loop of the user's calls, which tells of no epochs to come."""
-        return self.params is None  # `fit` sets them
 
     def _no_batch_follows(self):
         return not self._is_called_by_hand and super()._no_batch_follows()
@@ -248,52 +260,3 @@ class _Together:
         """Returns the fraction of zeros in all weights that are being pruned."""
         self.sparsity = sparsity_of(self.model)
         return self.sparsity
-
-
-class PruningSummaries(keras.callbacks.TensorBoard):
-    """Writes the sparsity and the threshold of each pruned weight for TensorBoard.
-
-    When an epoch begins, `dense/kernel/sparsity`, the fraction of zeros, and
-    `dense/kernel/threshold`, the smallest magnitude that is left, if any, are written
-    to the folder `metrics` of `log_dir`, by the step of the optimizer.
-
-    Args:
-        log_dir: String, the folder.
-        update_freq: As for `keras.callbacks.TensorBoard`. Defaults to `"epoch"`.
-        **kwargs: What `keras.callbacks.TensorBoard` takes.
-
-    Raises:
-        ValueError: If `log_dir` is no path.
-
-    Example:
-    >>> summaries = PruningSummaries(log_dir="logs")
-    """
-
-    def __init__(self, log_dir, update_freq="epoch", **kwargs):
-        if not isinstance(log_dir, (str, os.PathLike)) or not str(log_dir):
-            raise ValueError(f"log_dir={log_dir!r} must be a string that is not empty.")
-        super().__init__(log_dir=str(log_dir), update_freq=update_freq, **kwargs)
-        self._pruning_writer = None
-
-    def on_epoch_begin(self, epoch, logs=None):
-        """Writes what the masks are at the beginning of an epoch."""
-        super().on_epoch_begin(epoch, logs)
-        if self._pruning_writer is None:
-            folder = os.path.join(self.log_dir, "metrics")
-            self._pruning_writer = tf.summary.create_file_writer(folder)
-        step = int(as_array(self.model.optimizer.iterations))
-        with self._pruning_writer.as_default():
-            for entry in masked_weights(self.model):
-                mask, weight = as_array(entry.mask), as_array(entry.variable)
-                kept = np.abs(weight[mask].astype("float32"))
-                tf.summary.scalar(f"{entry.name}/sparsity", 1 - mask.mean(), step)
-                if kept.size:
-                    tf.summary.scalar(f"{entry.name}/threshold", kept.min(), step)
-        self._pruning_writer.flush()
-
-    def on_train_end(self, logs=None):
-        """Closes the file."""
-        super().on_train_end(logs)
-        if self._pruning_writer is not None:
-            self._pruning_writer.close()
-            self._pruning_writer = None

@@ -11,7 +11,7 @@ from kprune.compress.sharing import share_by
 from kprune.compress.sharing_store import SharingWrapper, share
 from kprune.inspection import check_built
 from kprune.prunable import find_weights
-from kprune.tfmot.wrapping import copied, strip_pruning
+from kprune.tfmot.wrapping import OF_KERAS_2, copied, strip_pruning
 from kprune.weight_access import as_array
 from kprune.wrapper import PruningWrapper
 
@@ -89,7 +89,7 @@ def cluster_weights(
     if not isinstance(to_cluster, keras.Layer):
         raise ValueError(
             f"Expected a Keras 3 model, a layer or a list of layers, got "
-            f"{to_cluster!r}."
+            f"{to_cluster!r}. {OF_KERAS_2}"
         )
     if type(number_of_clusters) is not int or not 2 <= number_of_clusters <= _MOST:
         raise ValueError(

@@ -1,6 +1,7 @@
 """`from_tf_keras`: a model of tf_keras, pruned by TFMOT or not, as a Keras 3 model."""
 
 import collections
+import json
 import warnings
 
 import keras
@@ -90,6 +91,7 @@ class _Translation:
         self.custom_objects = custom_objects
         tf_keras = keras_2.import_tf_keras()
         self.wrappers = []
+        self._schedules = {}
         self.clock = Clock()
         self.twins = Twins(
             tf_keras,
@@ -125,6 +127,10 @@ class _Translation:
         )
 
     def _schedule(self, wrapper):
+        """Returns one schedule for all wrappers with schedules that are alike.
+
+        A pruner is made for each schedule of the user's, and asks it at each step.
+        """
         old = wrapper.pruning_schedule
         name = type(old).__name__
         known = self.custom_objects.get(name, getattr(schedules, name, None))
@@ -135,7 +141,12 @@ class _Translation:
                 "`kprune.tfmot.PruningSchedule`, and pass it: "
                 f"`custom_objects={{{name!r}: ...}}`."
             )
-        return known.from_config(old.get_config())
+        config = old.get_config()
+        key = json.dumps([name, config], sort_keys=True, default=id)
+        if key not in self._schedules:
+            # With the config, whose parts are to keep their ids.
+            self._schedules[key] = known.from_config(config), config
+        return self._schedules[key][0]
 
     def carry_masks(self, model, variables):
         """Sets masks and clock, and the weights behind the masks to zero.

@@ -170,20 +170,32 @@ def _check_file(path):
 
 def _contents(path):
     """Returns which Keras wrote a file, a string, and whether it holds a model."""
-    if zipfile.is_zipfile(path):
-        with zipfile.ZipFile(path) as archive:
-            names = archive.namelist()
-            if "metadata.json" not in names:
-                raise ValueError(
-                    f"{str(path)!r} is a zip file that no Keras has written: it holds "
-                    "no `metadata.json`. Expected a `.h5` or `.keras` file."
-                )
-            metadata = json.loads(archive.read("metadata.json"))
-            return metadata["keras_version"], "config.json" in names
-    if not h5py.is_hdf5(path):
+    is_zip = zipfile.is_zipfile(path)
+    if not is_zip and not h5py.is_hdf5(path):
         raise ValueError(
             f"{str(path)!r} is neither an HDF5 (`.h5`) nor a zipped (`.keras`) file."
         )
+    try:
+        return _contents_of_zip(path) if is_zip else _contents_of_hdf5(path)
+    except Exception as error:  # any that half a file leads to
+        raise ValueError(
+            f"{str(path)!r} can't be read as a file of Keras, or only in part: "
+            f"{in_short(error)} Expected a whole `.h5` or `.keras` file."
+        ) from error
+
+
+def _contents_of_zip(path):
+    with zipfile.ZipFile(path) as archive:
+        names = archive.namelist()
+        if "metadata.json" not in names:
+            raise ValueError("It is a zip file that holds no `metadata.json`.")
+        metadata = json.loads(archive.read("metadata.json"))
+        if not isinstance(metadata, dict):
+            raise ValueError(f"Its `metadata.json` holds {metadata!r}, no dict.")
+        return str(metadata["keras_version"]), "config.json" in names
+
+
+def _contents_of_hdf5(path):
     with h5py.File(path) as file:
         version = file.attrs.get("keras_version", "")
         version = version.decode() if isinstance(version, bytes) else str(version)
@@ -225,17 +237,35 @@ def unchanged(model):
     """
     # Among the others are vocabularies, which no call changes.
     variables = [v for v in model.variables if isinstance(v, tf.Variable)]
-    parts = (part for part in model._flatten_layers() if _is_stateful(part))
-    states = [state for part in parts for state in tf.nest.flatten(part.states)]
-    before = [(variable, variable.numpy()) for variable in [*variables, *states]]
-    try:
-        for state in states:
+    with _put_back(variables), with_states_put_back(model):
+        for state in _states(model):
             state.assign(tf.zeros_like(state))
         with model.distribute_strategy.scope():
             yield
+
+
+def with_states_put_back(model):
+    """Returns a context on whose exit recurrent layers have the states of before.
+
+    Args:
+        model: A tf_keras model.
+    """
+    return _put_back(_states(model))
+
+
+@contextlib.contextmanager
+def _put_back(variables):
+    before = [(variable, variable.numpy()) for variable in variables]
+    try:
+        yield
     finally:
         for variable, value in before:
             variable.assign(value)
+
+
+def _states(model):
+    parts = (part for part in model._flatten_layers() if _is_stateful(part))
+    return [state for part in parts for state in tf.nest.flatten(part.states)]
 
 
 def _is_stateful(layer):

@@ -5,9 +5,10 @@ import warnings
 
 import keras
 import tensorflow as tf
-from keras.src.utils.naming import to_snake_case
+from keras import ops, saving
 
 from kprune.copier import in_short
+from kprune.tfmot.keras_2 import import_tf_keras
 
 
 def compile_like(old, new, variables, custom_objects):
@@ -27,7 +28,7 @@ def compile_like(old, new, variables, custom_objects):
     if not old._is_compiled:
         return
     try:
-        with keras.saving.custom_object_scope(custom_objects):
+        with saving.custom_object_scope(custom_objects):
             new.compile(**_arguments(old))
         new.optimizer.build(new.trainable_variables)
     except Exception as error:  # any that a constructor thinks of
@@ -117,9 +118,9 @@ def _arguments(old):
     given = old._get_compile_args()
     return {
         "optimizer": _optimizer(old.optimizer),
-        "loss": _each(given["loss"], keras.losses),
-        "metrics": _each(given["metrics"], keras.metrics),
-        "weighted_metrics": _each(given["weighted_metrics"], keras.metrics),
+        "loss": _each(given["loss"], "losses"),
+        "metrics": _each(given["metrics"], "metrics"),
+        "weighted_metrics": _each(given["weighted_metrics"], "metrics"),
         "loss_weights": given["loss_weights"],
         "run_eagerly": bool(old._run_eagerly),
         "steps_per_execution": int(old._steps_per_execution.numpy()),
@@ -149,18 +150,25 @@ def _rate(rate):
     return _made(schedules, rate["class_name"], rate["config"])
 
 
-def _each(given, module):
+def _each(given, kind):
     """Translates a structure of losses or of metrics."""
-    return tf.nest.map_structure(lambda part: _translated(part, module), given)
+    return tf.nest.map_structure(lambda part: _translated(part, kind), given)
 
 
-def _translated(part, module):
-    if part is None or part in _SHORT:
-        return part
-    if inspect.isfunction(part):
-        return _named(part.__name__, module)
-    if isinstance(part, str):
-        return _named(part, module)
+def _translated(part, kind):
+    """Returns what does in Keras 3 what a loss or a metric does, as it is called there.
+
+    Args:
+        part: Object, function or name, as `compile` takes it, or `None`.
+        kind: `"losses"` or `"metrics"`.
+    """
+    module, short = getattr(keras, kind), str(part).lower()
+    if part is None or short in ("accuracy", "acc"):
+        return part  # Keras 3, too, chooses the one that fits the outputs
+    if short in ("crossentropy", "ce"):
+        return keras.metrics.MeanMetricWrapper(crossentropy, name=part)
+    if isinstance(part, str) or inspect.isfunction(part):
+        return _named(part, kind)
     if type(part).__name__ == "MeanMetricWrapper":
         function = _found(module, part._fn.__name__)
         return module.MeanMetricWrapper(function, name=part.name, **part._fn_kwargs)
@@ -171,20 +179,49 @@ def _translated(part, module):
     return _made(module, type(part).__name__, config)
 
 
-def _named(name, module):
-    """Returns what a loss or metric of a name is, as `compile` takes it."""
-    own = keras.saving.get_registered_object(name)
+def _named(part, kind):
+    """Translates a function, or a name; tf_keras knows what that means to it."""
+    name = getattr(part, "__name__", part)
+    own = saving.get_registered_object(name)
     if own is not None:
         return own() if isinstance(own, type) else own
-    found = module.get(name)  # raises an error now, not in `fit`
-    if type(found).__name__ != name:
+    with tf.Graph().as_default():  # names without numbers, as in a new process
+        meant = getattr(import_tf_keras(), kind).get(part)
+    if isinstance(meant, str):
+        raise ValueError(f"tf_keras.{kind} has no {name}.")
+    if not inspect.isfunction(meant):
+        return _translated(meant, kind)
+    module = getattr(keras, kind)
+    function = getattr(module, meant.__name__, None)
+    if function is None:
+        module.get(name)  # raises an error now, not in `fit`
         return name
-    found.name = to_snake_case(name)  # as tf_keras calls what a class's name stands for
-    return found
+    if kind == "losses":
+        return meant.__name__
+    return module.MeanMetricWrapper(function, name=name)
 
 
-# Names that stand for a metric which fits the outputs.
-_SHORT = ("accuracy", "acc", "crossentropy", "ce")
+@saving.register_keras_serializable("kprune", "keras_2_crossentropy")
+def crossentropy(truth, found):
+    """Computes the crossentropy that fits the shapes, as a metric of Keras 2 does.
+
+    Keras 3 knows no metric of this name.
+
+    Args:
+        truth: Tensor of labels: of numbers of classes, of a vector of all classes, or
+            for two classes of 0 and 1.
+        found: Tensor of probabilities.
+
+    Example:
+    >>> crossentropy(keras.ops.array([[1]]), keras.ops.array([[0.5, 0.5]])).numpy()
+    array([0.6931472], dtype=float32)
+    """
+    if found.shape[-1] == 1:
+        truth = ops.reshape(truth, ops.shape(found))
+        return keras.losses.binary_crossentropy(truth, found)
+    if len(truth.shape) < len(found.shape) or truth.shape[-1] == 1:
+        return keras.losses.sparse_categorical_crossentropy(truth, found)
+    return keras.losses.categorical_crossentropy(truth, found)
 
 
 def _made(module, name, config):
@@ -196,7 +233,7 @@ def _made(module, name, config):
 
 def _found(module, name):
     """Returns the class or function of a name; the user's goes before Keras' own."""
-    found = keras.saving.get_registered_object(name) or getattr(module, name, None)
+    found = saving.get_registered_object(name) or getattr(module, name, None)
     if found is None:
         raise ValueError(f"{module.__name__} has no {name}.")
     return found

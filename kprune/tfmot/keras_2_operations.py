@@ -12,6 +12,7 @@ import numpy as np
 import tensorflow as tf
 from keras import ops
 
+from kprune.copier import in_short
 from kprune.naming import unique
 from kprune.tfmot.twins import as_name
 
@@ -29,7 +30,8 @@ def function_for(layer, custom_objects):
         custom_objects: Dict in which the layer's name may stand for a function.
 
     Returns:
-        Function of the same arguments.
+        Function of the same arguments. It raises a `ValueError` if these are
+        arguments that the translation does not know.
 
     Raises:
         ValueError: If there is none.
@@ -38,11 +40,7 @@ def function_for(layer, custom_objects):
         return custom_objects[layer.name]
     function = _FUNCTIONS.get((layer.symbol or "").rpartition(".")[2])
     if function is None:
-        raise ValueError(
-            f"The layer {layer.name!r} calls tf.{layer.symbol}, which is not "
-            "translated. Pass a function of `keras.ops` that takes the same arguments, "
-            f"`custom_objects={{{layer.name!r}: function}}`, or use a layer instead."
-        )
+        raise _refusal(layer, "is not translated.")
     signature = inspect.signature(layer.function)
 
     def call(*args, **kwargs):
@@ -50,11 +48,23 @@ def function_for(layer, custom_objects):
         bound.apply_defaults()
         bound.arguments.pop("name", None)
         arguments = tf.nest.map_structure(_without_tensor, bound.arguments)
-        found = function(*arguments.values())
+        try:
+            found = function(*arguments.values())
+        except Exception as error:  # any that an operation thinks of
+            reason = f"can't be translated as it is called there: {in_short(error)}"
+            raise _refusal(layer, reason) from error
         _name_operations(found, arguments, as_name(layer.name))
         return found
 
     return call
+
+
+def _refusal(layer, reason):
+    return ValueError(
+        f"The layer {layer.name!r} calls tf.{layer.symbol}, which {reason} Pass a "
+        "function of `keras.ops` that takes the same arguments, "
+        f"`custom_objects={{{layer.name!r}: function}}`, or use a layer instead."
+    )
 
 
 def name_apart(outputs):
@@ -102,9 +112,15 @@ def _without_tensor(value):
     return value
 
 
-def _matmul(a, b, transpose_a, transpose_b, *_):
-    a = ops.swapaxes(a, -1, -2) if transpose_a else a
-    return ops.matmul(a, ops.swapaxes(b, -1, -2) if transpose_b else b)
+def _matmul(a, b, transpose_a, transpose_b, adjoint_a, adjoint_b, *_):
+    # For real numbers the adjoint is the transpose.
+    a = ops.swapaxes(a, -1, -2) if transpose_a or adjoint_a else a
+    return ops.matmul(a, ops.swapaxes(b, -1, -2) if transpose_b or adjoint_b else b)
+
+
+def _squeezed(x, axis, old_axis):
+    axis = old_axis if axis is None else axis
+    return ops.squeeze(x, axis if isinstance(axis, int) else tuple(axis or ()) or None)
 
 
 def _split(x, sizes, axis, _):
@@ -142,7 +158,7 @@ _FUNCTIONS = {
             "selu",
             "sigmoid",
         ),
-        *("sign", "sin", "softplus", "softsign", "sqrt", "square", "squeeze", "stack"),
+        *("sign", "sin", "softplus", "softsign", "sqrt", "square", "stack"),
         *("stop_gradient", "subtract", "tanh", "tile", "where"),
     )
 }
@@ -173,6 +189,7 @@ _FUNCTIONS |= {
     "transpose": lambda x, axes, conjugate: ops.transpose(x, axes),
     "pad": _pad,
     "split": _split,
+    "squeeze": _squeezed,
     "matmul": _matmul,
     "getitem": _item,
 }

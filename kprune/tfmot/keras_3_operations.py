@@ -2,12 +2,18 @@
 
 import functools
 import numbers
+import re
 
 import keras
+import numpy as np
+
+from kprune.tfmot.twins import as_name
+
+_NAME = re.compile(r"[A-Za-z0-9.][A-Za-z0-9_.\\>-]*")
 
 
 def check_operations(model, calls_of):
-    """Refuses a model with operations that tf_keras has no layer for.
+    """Refuses a model with operations that tf_keras has no layer or no name for.
 
     Args:
         model: A Functional or Sequential Keras 3 model.
@@ -16,23 +22,35 @@ def check_operations(model, calls_of):
     Raises:
         ValueError: With all of them.
     """
-    unknown = sorted(set(_unknown(model, calls_of)))
+    operations = list(_operations(model, calls_of))
+    unknown = {
+        f"{type(each).__name__} ({each.name!r})"
+        for each in operations
+        if not isinstance(each, keras.Layer) and type(each).__name__ not in _LAYERS
+    }
     if unknown:
         raise ValueError(
             f"The model {model.name!r} calls operations that tf_keras has no layer "
-            f"for: {', '.join(unknown)}. Put them into a layer of your own and pass "
-            "its tf_keras counterpart in `custom_objects`. These are known: "
+            f"for: {', '.join(sorted(unknown))}. Put them into a layer of your own and "
+            "pass its tf_keras counterpart in `custom_objects`. These are known: "
             f"{', '.join(_LAYERS)}."
+        )
+    names = dict.fromkeys(as_name(each.name) for each in operations)
+    wrong = [repr(name) for name in names if not _NAME.fullmatch(name)]
+    if wrong:
+        raise ValueError(
+            f"The model {model.name!r} has layers named {', '.join(wrong)}. tf_keras "
+            "takes letters a to z, digits, '_', '.', '-' and '>' alone, a letter, a "
+            "digit or '.' first. Rename them: `layer.name = ...`."
         )
 
 
-def _unknown(model, calls_of):
+def _operations(model, calls_of):
+    """Yields what a model calls, and what the models within it call."""
     for operation in (call.operation for call in calls_of(model)):
+        yield operation
         if isinstance(operation, keras.Model):
-            yield from _unknown(operation, calls_of)
-        elif not isinstance(operation, keras.Layer):
-            kind = type(operation).__name__
-            yield from [] if kind in _LAYERS else [f"{kind} ({operation.name!r})"]
+            yield from _operations(operation, calls_of)
 
 
 def function_for(operation, layers):
@@ -55,6 +73,10 @@ def _merged(layers, operation, x1, x2):
         if isinstance(number, numbers.Real):
             scale, offset = _scalings(operation, number, is_first)
             return layers.Rescaling(scale, offset, name=operation.name)(tensor)
+    constants = [x for x in (x1, x2) if not hasattr(x, "_keras_history")]
+    if len(constants) == 1:  # there are two where values are given, to compare them
+        shape = np.shape(constants[0])
+        raise _refusal(operation, f"with a constant of shape {shape}")
     if not hasattr(layers, name):
         raise _refusal(operation, "of two tensors")
     return getattr(layers, name)(name=operation.name)([x1, x2])

@@ -7,10 +7,12 @@ import ml_dtypes
 import numpy as np
 import tensorflow as tf
 
+from kprune.copier import in_short
 from kprune.export.base import ExportError
 from kprune.export.forward import Forward
 from kprune.export.samples import draw_samples
 from kprune.export.verify import verify
+from kprune.tfmot.keras_2 import with_states_put_back
 from kprune.tfmot.twins import by_id
 
 # Outputs may differ by so many roundings of the type that the model computes in; 1e-6
@@ -38,18 +40,18 @@ def check_same(model, twins):
     pair = [model, twins.of(model)]
     new, old = pair if isinstance(model, keras.Model) else reversed(pair)
     try:
-        forward = Forward(new)
+        forward = _Both(new, old)
         samples = draw_samples(forward)
-    except ExportError as error:
+    except (ExportError, _NotRunError) as error:
+        reason = error
+        if isinstance(error.__cause__, _NotRunError):
+            which = "original" if old is model else "translation"
+            reason = f"the {which} runs on no random input: {error.__cause__}"
         raise ValueError(
             f"The model {model.name!r} was translated, but can't be compared with the "
-            f"translation: {error}"
+            f"translation: {reason}"
         ) from error
-
-    def run(arrays):
-        outputs = forward.named(old(*forward.pack(arrays), training=False))
-        return {name: np.asarray(x) for name, x in outputs.items()}
-
+    run = forward.answer_of_old
     one = float(ml_dtypes.finfo(forward.compute_dtype).eps)
     label = f"The model {model.name!r}, brought over,"
     try:
@@ -66,6 +68,43 @@ def check_same(model, twins):
             f"The model {model.name!r} can't be brought over: its outputs would not be "
             f"the same. {_explained(culprit)}"
         ) from error
+
+
+class _Both(Forward):
+    """Runs a Keras 3 model on what one of tf_keras runs on, too."""
+
+    def __init__(self, new, old):
+        super().__init__(new)
+        self.old = old
+
+    def __call__(self, arrays):
+        try:
+            self.answer_of_old(_with_extremes(arrays))
+        except Exception as error:  # any that a layer thinks of
+            raise _NotRunError(in_short(error)) from error
+        return super().__call__(arrays)
+
+    def answer_of_old(self, arrays):
+        """Returns the outputs of the tf_keras model as a dict of arrays."""
+        with with_states_put_back(self.old):
+            outputs = self.named(self.old(*self.pack(arrays), training=False))
+        return {name: np.asarray(x) for name, x in outputs.items()}
+
+
+class _NotRunError(Exception):
+    """The reason why a tf_keras model can't be run on some inputs."""
+
+
+def _with_extremes(arrays):
+    """Makes fractions large and negative, which no word of a vocabulary is.
+
+    A layer that looks up words takes a fraction near zero for the first of them. In
+    Keras 3 it takes negative numbers as well.
+    """
+    return {
+        name: np.where(x % 1 != 0, -1e3 * np.abs(x), x) if x.dtype.kind == "f" else x
+        for name, x in arrays.items()
+    }
 
 
 def _check_weights(model, twins):

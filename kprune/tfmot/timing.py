@@ -107,7 +107,28 @@ class GridSchedule(_Translated):
         self.lowers = bool(last < first)
 
     def _after(self, elapsed):
-        return self.schedule(elapsed + self.begin_step + self.shift)[1]
+        steps = elapsed + self.begin_step + self.shift
+        if not self.shift or isinstance(self.schedule, ConstantSparsity):
+            return self.schedule(steps)[1]
+        # One by one: of several TensorFlow computes powers in another way.
+        found = [_rounded_as_tfmot(self.schedule, step) for step in steps.flat]
+        return np.reshape(found, steps.shape)
+
+
+def _rounded_as_tfmot(decay, step):
+    """Returns the sparsity of a `PolynomialDecay` with TFMOT's roundings to float32.
+
+    Their order counts: in kernels of some sizes a weight more or less stays.
+    """
+    window = decay.end_step - decay.begin_step
+    if not window:
+        return decay.final_sparsity  # TFMOT divides by zero
+    passed = tf.constant(step - decay.begin_step, "float32") / window
+    progress = tf.minimum(1.0, tf.maximum(0.0, passed))
+    missing = (decay.initial_sparsity - decay.final_sparsity) * tf.pow(
+        1 - progress, decay.power
+    )
+    return (missing + decay.final_sparsity).numpy()
 
 
 class FreeSchedule(_Translated):
@@ -181,7 +202,16 @@ class FreeSchedule(_Translated):
         return 0.0 if due is None else float(self._ask(due)[1])
 
     def _ask(self, step):
-        return self.schedule(tf.constant(step + self.shift, "int64"))
+        answer = self.schedule(tf.constant(step + self.shift, "int64"))
+        try:
+            should_prune, sparsity = answer
+        except (TypeError, ValueError) as error:
+            raise ValueError(
+                f"The schedule {type(self.schedule).__name__} returned {answer!r} at "
+                f"step {step + self.shift}. Expected a pair: whether to prune, a bool, "
+                "and the sparsity, in [0, 1). Mend its `__call__`."
+            ) from error
+        return should_prune, sparsity
 
 
 class LayerWiseAsTfmot(LayerWise):

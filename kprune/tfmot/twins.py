@@ -108,14 +108,18 @@ class Twins:
         return self.of(operation)(*args, **kwargs)
 
     def _input(self, tensor):
-        kind = getattr(tensor, "type_spec", None)
+        name = tensor._keras_history[0].name
+        if not _is_dense(tensor):
+            raise ValueError(
+                f"The input {name!r} is sparse or ragged, which kprune.tfmot does not "
+                "support. Build the model on a dense Input, with padding where lengths "
+                "differ."
+            )
         return self.target.Input(
             shape=tensor.shape[1:],
             batch_size=tensor.shape[0],
             dtype=tf.as_dtype(tensor.dtype).name,
-            sparse=getattr(tensor, "sparse", isinstance(kind, tf.SparseTensorSpec)),
-            ragged=getattr(tensor, "ragged", isinstance(kind, tf.RaggedTensorSpec)),
-            name=as_name(tensor._keras_history[0].name),
+            name=as_name(name),
         )
 
     def carry_state(self, ignore=()):
@@ -141,6 +145,13 @@ class Twins:
             if id(layer) not in ignored:
                 variables |= _carried(layer, twin)
         return variables
+
+
+def _is_dense(tensor):
+    """Tells whether a symbolic tensor of either Keras is neither sparse nor ragged."""
+    if hasattr(tensor, "type_spec"):
+        return isinstance(tensor.type_spec, tf.TensorSpec)
+    return not (tensor.sparse or tensor.ragged)
 
 
 def as_name(name):

@@ -4,6 +4,7 @@ import keras
 from keras import saving
 
 from kprune.granularity import Block, Element, NofM
+from kprune.mask_store import serialize_shared
 from kprune.registry import register
 from kprune.schedules import Schedule
 from kprune.tfmot.schedules import ConstantSparsity, PruningSchedule
@@ -97,7 +98,7 @@ class PruneLowMagnitude(PruningWrapper):
         """Returns the layer's config, with schedule, blocks and pattern."""
         config = super().get_config()
         del config["granularity"]
-        schedule = saving.serialize_keras_object(self.pruning_schedule)
+        schedule = serialize_shared(self.pruning_schedule)
         return {**config, **self._arguments(), "pruning_schedule": schedule}
 
 

@@ -15,6 +15,10 @@ from kprune.tfmot.wrapper import PruneLowMagnitude, checked_schedule, granularit
 from kprune.whole_model import stores
 from kprune.wrapper import PruningWrapper
 
+OF_KERAS_2 = (
+    "A model of tf_keras is brought over by `kprune.tfmot.from_tf_keras(model)`."
+)
+
 
 def prune_low_magnitude(
     to_prune,
@@ -88,8 +92,8 @@ def prune_low_magnitude(
     if isinstance(to_prune, keras.Layer):
         return _pruned_layer(to_prune, functools.partial(make, **kwargs))
     raise ValueError(
-        f"Expected a Keras 3 layer, a list of layers or a model, got {to_prune!r}. A "
-        "model of tf_keras is brought over by `kprune.tfmot.from_tf_keras(model)`."
+        f"Expected a Keras 3 layer, a list of layers or a model, got {to_prune!r}. "
+        f"{OF_KERAS_2}"
     )
 
 

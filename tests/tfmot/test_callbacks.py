@@ -122,7 +122,32 @@ def in_a_list(callback, model):
     return keras.callbacks.CallbackList([callback], model=model)
 
 
-@pytest.mark.parametrize("prepared", [by_itself, in_a_list])
+def after_fit(callback, model):
+    """Prepares one with which `fit` has trained another model."""
+    other = tfmot.prune_low_magnitude(simple_dense_model(), EVERY_STEP)
+    other.compile("sgd", "mse", run_eagerly=True)
+    x, y = data(other)
+    other.fit(x, y, verbose=0, callbacks=[callback])
+    return by_itself(callback, model)
+
+
+def after_fit_that_failed(callback, model):
+    """Prepares one whose `fit` was interrupted."""
+
+    def fail(batch, logs):
+        raise KeyboardInterrupt
+
+    other = tfmot.prune_low_magnitude(simple_dense_model(), EVERY_STEP)
+    other.compile("sgd", "mse", run_eagerly=True)
+    failing = keras.callbacks.LambdaCallback(on_train_batch_end=fail)
+    with pytest.raises(KeyboardInterrupt):
+        other.fit(*data(other), verbose=0, callbacks=[callback, failing])
+    return by_itself(callback, model)
+
+
+@pytest.mark.parametrize(
+    "prepared", [by_itself, in_a_list, after_fit, after_fit_that_failed]
+)
 @pytest.mark.parametrize(
     "timing, expected",
     [("kprune", [0, 16, 16, 32, 40]), ("tfmot", [16, 16, 32, 32, 32])],

@@ -82,6 +82,13 @@ def test_what_is_no_layer_is_refused(given):
         clustered(given)
 
 
+def test_a_model_of_tf_keras_is_told_the_way(tf_keras):
+    given = tf_keras.Sequential([tf_keras.Input((4,)), tf_keras.layers.Dense(2)])
+
+    with pytest.raises(ValueError, match=r"by `kprune\.tfmot\.from_tf_keras\(model\)`"):
+        clustered(given)
+
+
 @pytest.mark.parametrize("make", [simple_dense_model, nested_model])
 def test_training_moves_the_values_and_keeps_their_number(make):
     once = clustered(make())

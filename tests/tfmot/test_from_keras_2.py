@@ -203,6 +203,36 @@ def test_what_keras_3_lacks_is_asked_for_by_name(tf_keras, build, name, known):
     assert_same_outputs(old, new)
 
 
+FUNCTIONS = {
+    "squeeze": lambda x: tf.squeeze(x[:, :1] + 0.0),
+    "squeeze an axis": lambda x: tf.squeeze(x[:, :1], axis=1),
+    "squeeze axes": lambda x: tf.squeeze(x[:, :1], axis=[-2]),
+    "squeeze as of old": lambda x: tf.compat.v1.squeeze(x[:, :1], squeeze_dims=[1]),
+    "matmul": lambda x: tf.matmul(x, x, transpose_b=True),
+    "matmul by the adjoint": lambda x: tf.matmul(x, x, adjoint_b=True),
+    "matmul of the adjoint": lambda x: tf.matmul(x, x, adjoint_a=True),
+}
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_a_function_of_tensorflow_computes_the_same(tf_keras, name):
+    inputs = tf_keras.Input((4, 6))
+    old = tf_keras.Model(inputs, FUNCTIONS[name](inputs))
+
+    assert_same_outputs(old, from_tf_keras(old))
+
+
+def test_a_function_that_is_called_in_another_way_is_named(tf_keras):
+    tf_keras.backend.clear_session()  # which numbers the layers of functions
+    inputs = tf_keras.Input((4, 4))
+    old = tf_keras.Model(inputs, inputs[inputs > 0])
+
+    with pytest.raises(
+        ValueError, match="'tf.__operators__.getitem' calls .* as it is "
+    ):
+        from_tf_keras(old)
+
+
 def test_a_class_that_computes_something_else_is_found_out(tf_keras):
     old = with_own_layer(tf_keras)
 
@@ -295,6 +325,55 @@ def test_a_weight_that_is_not_a_number_is_the_reason_given(tf_keras):
         from_tf_keras(old)
 
 
+def words_as_floats(k):
+    """Makes the model of a text that tf_keras gives an input of float32."""
+    layers = [k.layers.Embedding(VOCABULARY, 3, input_length=6), k.layers.Dense(1)]
+    return randomised(k.Sequential(layers))
+
+
+def one_word_beside_numbers(k):
+    word, numbers = k.Input((1,)), k.Input((4,))
+    outputs = [k.layers.Embedding(3, 2)(word), k.layers.Dense(2)(numbers)]
+    return randomised(k.Model([word, numbers], outputs))
+
+
+def categories_as_floats(k):
+    inputs = k.Input((2,))
+    encoded = k.layers.CategoryEncoding(VOCABULARY)(inputs)
+    return randomised(k.Model(inputs, k.layers.Dense(2)(encoded)))
+
+
+WORDS = [words_as_floats, one_word_beside_numbers, categories_as_floats]
+
+
+@pytest.mark.parametrize("build", WORDS)
+def test_words_may_come_as_floats(tf_keras, build):
+    old = build(tf_keras)
+
+    new = from_tf_keras(old)
+
+    shapes = [(5, *tensor.shape[1:]) for tensor in old.inputs]
+    words = [np.random.default_rng(0).integers(0, 3, shape) for shape in shapes]
+    inputs = tf.nest.pack_sequence_as(old.input, [w.astype("float32") for w in words])
+    for model in (new, to_tf_keras(new)):
+        answers = [tf.nest.flatten(each(inputs)) for each in (model, old)]
+        for found, expected in zip(*answers, strict=True):
+            np.testing.assert_allclose(found, expected, rtol=1e-6, atol=1e-6)
+
+
+def test_an_original_that_does_not_run_is_said_to_be_the_reason(tf_keras):
+    def refuse(inputs):
+        with tf.control_dependencies([tf.debugging.assert_less(inputs, -1e9)]):
+            return tf.identity(inputs)
+
+    layers = [tf_keras.Input((4,)), tf_keras.layers.Lambda(refuse, name="refuse")]
+
+    with pytest.raises(
+        ValueError, match="the original runs on no random input: .*'ref"
+    ):
+        from_tf_keras(tf_keras.Sequential(layers), {"refuse": lambda inputs: inputs})
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "name", ["MobileNetV2", "MobileNetV3Small", "EfficientNetB0", "ConvNeXtTiny"]
@@ -325,6 +404,16 @@ def test_what_has_no_counterpart_is_refused(tf_keras, message):
 
     with pytest.raises(ValueError, match=message):
         from_tf_keras(tf_keras.Model(inputs, layer(inputs)))
+
+
+@pytest.mark.parametrize("kind", ["sparse", "ragged"])
+def test_inputs_that_are_not_dense_are_refused(tf_keras, kind):
+    for k, translate in ((tf_keras, from_tf_keras), (keras, to_tf_keras)):
+        inputs = k.Input((None,) if k is tf_keras else (4,), name="x", **{kind: True})
+        model = k.Model(inputs, k.layers.Identity()(inputs))
+
+        with pytest.raises(ValueError, match="The input 'x' is sparse or ragged"):
+            translate(model)
 
 
 def test_a_model_that_is_no_graph_is_refused(tf_keras):

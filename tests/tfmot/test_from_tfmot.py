@@ -19,6 +19,7 @@ from kprune.whole_model import clock_of
 from tests.checks import assert_plain, entries, values
 from tests.tfmot import keras_2_models as models
 from tests.tfmot.keras_2_cases import assert_same_outputs
+from tests.tfmot.test_saving import Halves
 from tests.training_helpers import with_slow
 
 STEPS = 5
@@ -313,6 +314,33 @@ def test_files_without_a_model_are_refused(tf_keras, incumbent, tmp_path):
         from_tf_keras(tmp_path)
 
 
+BROKEN = {
+    "[]": r"holds \[\], no dict",
+    "{": "can't be read as a file of Keras",
+    '{"keras_version": 2}': "holds weights and no architecture",
+    "{}": "'keras_version'",
+}
+
+
+@pytest.mark.parametrize("metadata", BROKEN)
+def test_a_broken_archive_is_named(tf_keras, incumbent, tmp_path, metadata):
+    with zipfile.ZipFile(tmp_path / "broken.keras", "w") as archive:
+        archive.writestr("metadata.json", metadata)
+
+    with pytest.raises(ValueError, match=f"broken.keras' .*{BROKEN[metadata]}"):
+        from_tf_keras(tmp_path / "broken.keras")
+
+
+@pytest.mark.filterwarnings("ignore:You are saving your model as an HDF5")
+def test_half_a_file_is_named(tf_keras, incumbent, tmp_path):
+    path = tmp_path / "half.h5"
+    models.sequential(tf_keras).save(path)
+    path.write_bytes(path.read_bytes()[:5000])
+
+    with pytest.raises(ValueError, match="half.h5' can't be read .* or only in part"):
+        from_tf_keras(path)
+
+
 @pytest.mark.filterwarnings("ignore:You are saving your model as an HDF5")
 def test_a_class_that_tf_keras_misses_is_named(tf_keras, incumbent, tmp_path):
     class Mine(tf_keras.layers.Layer):
@@ -372,6 +400,23 @@ def test_a_schedule_of_the_user_is_asked_for_by_name(tf_keras, incumbent):
     new = from_tf_keras(old, {"Halves": HalvesAnew})
 
     assert type(new.get_layer("hidden").pruning_schedule) is HalvesAnew
+
+
+def test_layers_share_a_schedule_of_the_user_if_theirs_are_alike(tf_keras, incumbent):
+    class HalvesOfOld(incumbent.sparsity.keras.PruningSchedule):
+        __init__ = Halves.__init__
+        __call__ = Halves.__call__
+        get_config = Halves.get_config
+
+    wrap = incumbent.sparsity.keras.prune_low_magnitude
+    layers = [wrap(tf_keras.layers.Dense(4), HalvesOfOld(n)) for n in (2, 2, 3, 2)]
+    old = tf_keras.Sequential([tf_keras.Input((4,)), *layers])
+
+    new = from_tf_keras(old, {"HalvesOfOld": Halves})
+
+    found = [layer.pruning_schedule for layer in new.layers]
+    assert [schedule.steps for schedule in found] == [2, 2, 3, 2]
+    assert [[s is t for t in found].index(True) for s in found] == [0, 0, 2, 0]
 
 
 def own_layer(module):

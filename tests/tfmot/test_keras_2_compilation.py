@@ -170,7 +170,7 @@ def test_metrics_keep_their_names_and_values(tf_keras, incumbent, tmp_path, is_l
     layers = [k.Input((6,)), k.layers.Dense(3, "sigmoid")]
     old = randomised(k.Sequential(layers))
     named = metrics.MeanMetricWrapper(metrics.mean_squared_error, name="zz")
-    given = ["accuracy", "mae", "Recall", metrics.Precision(0.3), named]
+    given = ["Accuracy", "mae", "Recall", metrics.Precision(0.3), named]
     old.compile("sgd", "binary_crossentropy", metrics=given)
     x = np.random.default_rng(0).normal(size=(8, 6))
     y = (x[:, :3] > 0).astype(float)
@@ -181,4 +181,94 @@ def test_metrics_keep_their_names_and_values(tf_keras, incumbent, tmp_path, is_l
 
     found = from_tf_keras(old).evaluate(x, y, 4, verbose=0, return_dict=True)
 
+    assert found == pytest.approx(expected, rel=1e-5)
+
+
+LABELS = {
+    "categorical": (3, np.eye(3, dtype="float32")[[0, 1, 2, 0, 1, 1]]),
+    "sparse": (3, np.array([0, 1, 2, 0, 1, 1])),
+    "sparse column": (3, np.array([[0], [1], [2], [0], [1], [1]])),
+    "binary": (1, np.array([0.0, 1, 1, 0, 1, 1])),
+}
+LOSSES = {
+    "categorical": "categorical_crossentropy",
+    "sparse": "sparse_categorical_crossentropy",
+    "sparse column": "sparse_categorical_crossentropy",
+    "binary": "binary_crossentropy",
+}
+
+
+def classifier(k, classes):
+    """Makes a model of four numbers whose outputs are probabilities."""
+    activation = "softmax" if classes > 1 else "sigmoid"
+    layers = [k.Input((4,)), k.layers.Dense(classes, activation)]
+    return randomised(k.Sequential(layers))
+
+
+@pytest.mark.parametrize("labels", LABELS)
+def test_short_names_mean_the_same_in_any_case(tf_keras, labels):
+    classes, y = LABELS[labels]
+    x = np.random.default_rng(0).normal(size=(6, 4)).astype("float32")
+    old = classifier(tf_keras, classes)
+    names = ["Accuracy", "ACC", "acc", "CE", "Crossentropy", "ce"]
+    old.compile("sgd", LOSSES[labels], metrics=names[:3], weighted_metrics=names[3:])
+
+    found = from_tf_keras(old).evaluate(x, y, verbose=0, return_dict=True)
+
+    expected = old.evaluate(x, y, verbose=0, return_dict=True)
+    assert found == pytest.approx(expected, rel=1e-5)
+    assert found.keys() == {"loss", *names}
+
+
+METRICS = {
+    "KLDivergence": "kullback_leibler_divergence",
+    "LogCoshError": "logcosh",
+    "FBetaScore": "fbeta_score",
+    "AUC": "auc",
+    "logcosh": "logcosh",
+    "cosine_similarity": "cosine_similarity",
+    "MSE": "MSE",
+}
+
+
+@pytest.mark.parametrize("name", METRICS)
+def test_a_metric_is_called_as_in_tf_keras(tf_keras, name):
+    tf_keras.backend.clear_session()  # which numbers the metrics of a class
+    classes, y = LABELS["categorical"]
+    x = np.random.default_rng(0).normal(size=(6, 4)).astype("float32")
+    old = classifier(tf_keras, classes)
+    old.compile("sgd", "mse", metrics=[name])
+
+    found = from_tf_keras(old).evaluate(x, y, verbose=0, return_dict=True)
+
+    expected = old.evaluate(x, y, verbose=0, return_dict=True)
+    assert found.keys() == expected.keys() == {"loss", METRICS[name]}
+    for key, value in expected.items():  # F scores are one for each class
+        np.testing.assert_allclose(found[key], value, rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["logcosh", "log_cosh", "kld", "Huber", "MAE"])
+def test_a_loss_is_found_by_any_name_that_tf_keras_knows(tf_keras, name):
+    classes, y = LABELS["categorical"]
+    x = np.random.default_rng(0).normal(size=(6, 4)).astype("float32")
+    old = classifier(tf_keras, classes)
+    old.compile("sgd", name)
+
+    found = from_tf_keras(old).evaluate(x, y, verbose=0)
+
+    assert found == pytest.approx(old.evaluate(x, y, verbose=0), rel=1e-5)
+
+
+def test_a_compiled_model_is_saved_with_its_metrics_and_loaded(tf_keras, tmp_path):
+    classes, y = LABELS["categorical"]
+    x = np.random.default_rng(0).normal(size=(6, 4)).astype("float32")
+    old = classifier(tf_keras, classes)
+    old.compile("sgd", "logcosh", metrics=["CE", "Accuracy", "LogCoshError"])
+    new = from_tf_keras(old)
+    expected = new.evaluate(x, y, verbose=0, return_dict=True)
+
+    new.save(tmp_path / "model.keras")
+
+    loaded = keras.saving.load_model(tmp_path / "model.keras")
+    found = loaded.evaluate(x, y, verbose=0, return_dict=True)
     assert found == pytest.approx(expected, rel=1e-5)

@@ -154,6 +154,21 @@ def test_schedule_of_the_user_is_loaded_in_its_scope(tmp_path):
     assert sparsities(again) == [0.5, 0.5]
 
 
+def test_layers_share_a_schedule_after_loading_as_before(tmp_path):
+    # Each schedule of the user's has a pruner of its own, which asks it at each step.
+    shared, own = Halves(3), Halves(3)
+    kept = [shared, shared, own, shared]
+    wrapped = [tfmot.prune_low_magnitude(keras.layers.Dense(4), s) for s in kept]
+    keras.Sequential([keras.Input((4,)), *wrapped]).save(tmp_path / "model.keras")
+
+    with keras.saving.custom_object_scope({"Halves": Halves}):
+        again = keras.models.load_model(tmp_path / "model.keras")
+
+    found = [layer.pruning_schedule for layer in again.layers]
+    assert [found.index(s) for s in found] == [0, 0, 0, 0]  # all are equal
+    assert [[s is t for t in found].index(True) for s in found] == [0, 0, 2, 0]
+
+
 def test_checkpoints_hold_zeros_whatever_the_order_of_callbacks(tmp_path):
     # TFMOT's do not: its weights are dense between a step and the next.
     model = tfmot.prune_low_magnitude(simple_dense_model(), EVERY_STEP)

@@ -2,12 +2,15 @@
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
 import kprune
 from kprune import tfmot
-from kprune.tfmot.timing import as_schedule
+from kprune.scopes import Contender
+from kprune.tfmot.timing import LayerWiseAsTfmot, as_schedule
 
 HORIZON = 150
+SIZES = (72, 500, 800, 864, 1000, 5000)
 
 
 class Own(tfmot.PruningSchedule):
@@ -114,6 +117,46 @@ def test_between_updates_the_sparsity_and_the_next_due_step_agree(name, timing):
 
 
 @pytest.mark.parametrize(
+    "arguments, sizes, differ",
+    [
+        # Initial and final sparsity, begin, end, power, frequency; kernels of which
+        # another number stays where the sparsity is rounded to float32 at the end.
+        ((0.0, 0.6, 0, 10, 3, 5), SIZES, 1),
+        ((0.5, 0.85, 0, 1000, 2, 100), SIZES, 10),
+        ((0.25, 0.9, 2000, 10000, 2, 1000), SIZES, 3),
+        ((0.0, 0.8, 2000, 10000, 2.5, 1000), SIZES, 1),
+    ],
+)
+def test_as_many_weights_stay_as_tfmot_computes(incumbent, arguments, sizes, differ):
+    theirs = incumbent.sparsity.keras.PolynomialDecay(*arguments)
+    decay = tfmot.PolynomialDecay(*arguments)
+    exact, ours = (as_schedule(decay, None, timing) for timing in ("kprune", "tfmot"))
+    steps = range(
+        max(decay.begin_step, decay.frequency), decay.end_step + 1, decay.frequency
+    )
+
+    found = [
+        (size, step, staying(size, ours(step - 1))) for size in sizes for step in steps
+    ]
+
+    expected = [
+        (size, step, int(tf.round(size * (1 - theirs(tf.constant(step, "int64"))[1]))))
+        for size in sizes
+        for step in steps
+    ]
+    assert found == expected
+    rounded = [staying(size, exact(step)) for size, step, _ in expected]
+    assert differ == sum(a != b for (*_, a), b in zip(found, rounded, strict=True))
+
+
+def staying(size, sparsity):
+    """Counts the weights of a kernel that stay with TFMOT's timing."""
+    contender = Contender(np.arange(1.0, size + 1))
+    (kept,) = LayerWiseAsTfmot()([contender], sparsity)
+    return int(kept.sum())
+
+
+@pytest.mark.parametrize(
     "schedule",
     [
         tfmot.PolynomialDecay(0.0, 0.8, 0, 50),
@@ -125,6 +168,21 @@ def test_schedule_by_which_tfmot_never_prunes_is_refused_in_its_timing(schedule)
     assert as_schedule(schedule, None, "kprune").highest == 0.8
     with pytest.raises(ValueError, match="prunes at no step in TFMOT's timing"):
         as_schedule(schedule, None, "tfmot")
+
+
+@pytest.mark.parametrize("answer", [0.5, tf.constant(0.5), None, (True, 0.5, 3)])
+def test_schedule_that_does_not_return_a_pair_is_named(answer):
+    class Bare(tfmot.PruningSchedule):
+        def __call__(self, step):
+            return answer
+
+        def get_config(self):
+            return {}
+
+    with pytest.raises(
+        ValueError, match="schedule Bare returned .* at step 4. Expected"
+    ):
+        as_schedule(Bare(), None, "kprune").last_due(4)
 
 
 def test_timing_is_one_of_two():

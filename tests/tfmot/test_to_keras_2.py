@@ -1,5 +1,7 @@
 """Models of Keras 3 as models of tf_keras."""
 
+import re
+
 import keras
 import numpy as np
 import pytest
@@ -97,6 +99,10 @@ def test_a_quantized_model_is_refused(tf_keras):
 
 
 REFUSED = {
+    r"Add with a constant of shape \(4,\)": lambda x: x + np.ones(4, "float32"),
+    r"Multiply with a constant of shape \(2, 4\)": lambda x: ops.multiply(
+        np.ones((2, 4)), x
+    ),
     "Maximum with the number 3.0": lambda x: ops.maximum(x, 3.0),
     "Transpose of the batch": lambda x: ops.transpose(x, (1, 0)),
     "Max along .-1. of rank 2": lambda x: ops.max(x, axis=-1),
@@ -113,4 +119,13 @@ def test_what_tf_keras_lacks_is_refused(tf_keras, message):
     model = keras.Model(inputs, REFUSED[message](inputs))
 
     with pytest.raises(ValueError, match=message):
+        to_tf_keras(model)
+
+
+@pytest.mark.parametrize("name", ["\u00f6 x", "_x", "a+b"])
+def test_names_that_tf_keras_does_not_take_are_listed(tf_keras, name):
+    inner = keras.Sequential([keras.Input((4,)), layers.Dense(4, name=name)])
+    model = keras.Sequential([keras.Input((4,)), inner, layers.Dense(2, name="a b")])
+
+    with pytest.raises(ValueError, match=f"named '{re.escape(name)}', 'a b'. tf_keras"):
         to_tf_keras(model)
