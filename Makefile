@@ -12,7 +12,7 @@ demo: $(VENV)/installed
 	$(BIN)/kprune demo
 
 test: $(VENV)/installed-dev
-	$(BIN)/python -m pytest -n 2
+	$(BIN)/python -m pytest -n auto --maxprocesses 4
 
 lint: $(VENV)/installed-dev
 	$(BIN)/ruff check .
