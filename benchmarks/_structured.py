@@ -1,6 +1,7 @@
 """The networks of `structured.py`, and how each is trained and narrowed."""
 
 import dataclasses
+import functools
 
 import keras
 from _networks import lenet_5_caffe, resnet_8
@@ -86,6 +87,15 @@ def _momentum(rate):
     return keras.optimizers.SGD(rate, momentum=0.9, nesterov=True, weight_decay=5e-3)
 
 
+_resnet_8 = functools.partial(
+    Recipe,
+    data="cifar10",
+    held_out=4_000,
+    build=lambda: resnet_8(keras),
+    optimizer=_momentum,
+    shift=4,
+    mirrored=True,
+)
 RECIPES = {
     "lenet_5_caffe": Recipe(
         data="mnist",
@@ -103,25 +113,13 @@ RECIPES = {
         shift=2,
         from_scratch=False,
     ),
-    "resnet_8": Recipe(
-        data="cifar10",
-        held_out=4_000,
-        build=lambda: resnet_8(keras),
-        optimizer=_momentum,
+    "resnet_8": _resnet_8(
         first=Phase(16, 0.1),
         then=(Phase(8, 0.1, 0.5),),
         shrinking={"criterion": "l1", "scope": "layer_wise"},
-        shift=4,
-        mirrored=True,
     ),
-    "resnet_8_masked": Recipe(
-        data="cifar10",
-        held_out=4_000,
-        build=lambda: resnet_8(keras),
-        optimizer=_momentum,
+    "resnet_8_masked": _resnet_8(
         first=Phase(24, 0.1),
         masking=Masking(5 / 16, 4, 12, {"scope": "layer_wise"}),
-        shift=4,
-        mirrored=True,
     ),
 }

@@ -28,6 +28,11 @@ class Call:
     outputs: tuple
     node: object
 
+    @property
+    def given(self):
+        """Tuple of a tuple and a dict, positional and named arguments as they are."""
+        return self.node.arguments.args, self.node.arguments.kwargs
+
     def arguments(self, stand_ins):
         """Returns the call's arguments with others in the place of its inputs.
 

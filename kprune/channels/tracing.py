@@ -293,9 +293,8 @@ class Tracer:
 
 def _variables_of(call):
     """Lists the Keras variables among the arguments of a call."""
-    arguments = call.node.arguments
-    leaves = keras.tree.flatten((arguments.args, arguments.kwargs))
-    return [leaf for leaf in leaves if isinstance(leaf, keras.Variable)]
+    given = keras.tree.flatten(call.given)
+    return [one for one in given if isinstance(one, keras.Variable)]
 
 
 def _changes(array, axis):

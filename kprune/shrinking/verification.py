@@ -56,13 +56,13 @@ def change(model, small, tracing, removed, data=None):
     if _has_nan(expected):
         _explain_nan(model, tracing.graph, inputs, data)
     found = _run(small, read_graph(small), inputs, lambda variable: variable.value)
-    pairs = dict(_pairs(expected, found))
-    differences = {name: _gap(*pair) / _scale(pair[0]) for name, pair in pairs.items()}
+    gaps = {name: _gap(*pair) for name, pair in _pairs(expected, found)}
+    differences = {name: gap / _scale(expected[name]) for name, gap in gaps.items()}
     large = [n for n, one in differences.items() if not one <= tolerance(model)]
     if large:
         noise = _noise(model, tracing.graph, inputs, zeroed, expected)
         for name in large:
-            if _gap(*pairs[name]) <= _ROUNDINGS * noise[name]:
+            if gaps[name] <= _ROUNDINGS * noise[name]:
                 del differences[name]
     return max(differences.values(), default=0.0)
 

@@ -198,7 +198,7 @@ def keep_what_needs_numbers(inputs, operation, tracer):
         tracer: `Tracer`.
     """
     vanishing = [bool(value.maps) and value.silent for value in inputs]
-    given = filter(_is_tensor, tree.flatten(_given(tracer)))
+    given = filter(_is_tensor, tree.flatten(tracer.call.given))
     if not any(vanishing) or not all("float" in x.dtype for x in given):
         return
     makers = iter([ops.zeros if one else ops.ones for one in vanishing])
@@ -218,13 +218,8 @@ def _at(make, operation, tracer):
     def small(one):
         return make((1,) * len(one.shape), dtype=one.dtype) if _is_tensor(one) else one
 
-    args, kwargs = tree.map_structure(small, _given(tracer))
+    args, kwargs = tree.map_structure(small, tracer.call.given)
     return ops.convert_to_numpy(operation.call(*args, **kwargs))
-
-
-def _given(tracer):
-    arguments = tracer.call.node.arguments
-    return arguments.args, arguments.kwargs
 
 
 def _is_tensor(argument):
