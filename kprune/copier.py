@@ -99,8 +99,24 @@ def _from_config(layer, changes):
     else:
         naming = _naming_functions(layer)
     with naming:
-        config = {**copy.deepcopy(layer.get_config()), **changes}
+        config = {**_plain(layer.get_config()), **changes}
         return type(layer).from_config(without_unknown_arguments(type(layer), config))
+
+
+def _plain(value):
+    """Copies what is in a config, without the layer that Keras' own lists refer to.
+
+    A list, dict or set that is a layer's attribute leads to all of its variables.
+    """
+    if isinstance(value, dict):
+        return {name: _plain(one) for name, one in value.items()}
+    if isinstance(value, set):
+        return set(value)
+    if isinstance(value, list):
+        return [_plain(one) for one in value]
+    if type(value) is tuple:
+        return tuple(_plain(one) for one in value)
+    return copy.deepcopy(value)
 
 
 def without_unknown_arguments(cls, config):
