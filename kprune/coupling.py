@@ -4,9 +4,9 @@ import numpy as np
 
 from kprune.channels.numbers import NONE, connected
 from kprune.channels.tracing import trace
-from kprune.channels.value import Value, compressed
+from kprune.channels.value import Value
 from kprune.granularity import Tie
-from kprune.layout import Layout, layout_of
+from kprune.layout import layout_of
 
 
 class Coupling:
@@ -15,6 +15,11 @@ class Coupling:
     What can go together is a group. A group may go if nothing in the graph keeps it
     and if all kernels that make its channels are ranked, that is, if they have masks
     on their output channels.
+
+    Where a kernel makes channels along several axes, as those of an attention's queries
+    make heads and places within them, it is ranked along the last that may go: a place
+    goes from all heads at once. So what masks take away is whole channels, and never
+    a place of one head alone, which nothing could cut out.
 
     Args:
         model: A built Functional or Sequential model, pruned or not.
@@ -61,11 +66,11 @@ class Coupling:
         yield from {groups.tobytes(): groups for groups in found}.values()
 
     def _line(self, variable):
-        """Returns which map of a kernel lies along its output channels, and alone.
+        """Returns which map of a kernel says by what channels it is ranked.
 
         Returns:
             Tuple of the number of the map and the group of each output channel, an
-            int array; or `None` if there is no such map or more than one.
+            int array; or `None` if no map lies along the output channels alone.
         """
         if id(variable) not in self._places:
             self._places[id(variable)] = self._find_line(variable)
@@ -75,15 +80,11 @@ class Coupling:
         weight = self._tracing.weights.get(id(variable))
         if weight is None:
             return None
-        owner = self._tracing.owners[id(variable)]
-        layout, shape = layout_of(owner, variable), weight.value.shape
-        found = []
-        for number, ids in enumerate(weight.value.maps):
-            if layout != Layout():
-                ids = compressed(layout.canonical(np.broadcast_to(ids, shape)))
-            if Value.axes(ids) == (ids.ndim - 1,):
-                found.append((number, self._groups[ids.ravel()]))
-        return found[0] if len(found) == 1 else None
+        layout = layout_of(self._tracing.owners[id(variable)], variable)
+        found = [(n, self._groups[ids]) for n, ids in weight.of_outputs(layout)]
+        stay = [NONE, *self._reasons]
+        free = [place for place in found if not np.isin(place[1], stay).all()]
+        return (free or found or [None])[-1]
 
     def _may_go(self, ranked):
         """Returns which groups may go, a bool array.
@@ -91,11 +92,13 @@ class Coupling:
         Args:
             ranked: Sequence of Keras variables, the kernels that are.
         """
-        ids = {id(variable) for variable in ranked if self._line(variable)}
-        may_go = np.ones(self._number, bool)
+        lines = {id(v): self._line(v)[1] for v in ranked if self._line(v)}
+        may_go = np.zeros(self._number, bool)
+        for line in lines.values():
+            may_go[line] = True
         may_go[[NONE, *self._reasons]] = False
         for weight, groups in self._origins:
-            if id(weight.variable) not in ids:
+            if id(weight.variable) not in lines:
                 may_go[groups] = False
         return may_go
 
@@ -169,9 +172,19 @@ class Coupling:
         found = {}
         for variable in ranked:
             place = self._line(variable)
-            if place and not may_go[place[1]].any():
+            if place is None and self._makes_one(variable):
+                found[id(variable)] = "it makes one channel, and can't be without"
+            elif place and not may_go[place[1]].any():
                 found[id(variable)] = self._why(place[1], ranked)
         return found
+
+    def _makes_one(self, variable):
+        """Tells whether the graph knows of a kernel that it has a single output."""
+        if not self.reaches(variable):
+            return False
+        layout = layout_of(self._tracing.owners[id(variable)], variable)
+        shape = tuple(variable.shape)
+        return layout.canonical(np.broadcast_to(NONE, shape)).shape[-1] == 1
 
     def _why(self, line, ranked):
         for group in np.unique(line).tolist():

@@ -11,7 +11,9 @@ class Selection:
     Args:
         only: A layer name, a glob pattern such as `"block_*"`, a layer, a layer
             class, a function of a layer that returns a bool, or a list of these.
-            `None` selects every layer.
+            `None` selects every layer. A name or pattern with a slash, as in
+            `"body/stem"`, is of a layer together with the models or layers around it;
+            any other is of the layer alone.
         skip: The same, layers to leave out. `None` leaves out none.
         spared: Sequence of layers whose channels are the model's outputs, to leave
             out unless `only` names them. Defaults to none.
@@ -24,7 +26,11 @@ class Selection:
     Example:
     >>> from keras import layers
     >>> selection = Selection(only="conv_*", skip=layers.Dense)
-    >>> selection.selects([layers.Conv2D(4, 3, name="conv_1")])
+    >>> conv = layers.Conv2D(4, 3, name="conv_1")
+    >>> selection.selects([conv])
+    True
+    >>> body = keras.Sequential([conv], name="body")
+    >>> Selection(only="body/conv_1").selects([body, conv])
     True
     """
 
@@ -58,16 +64,17 @@ class Selection:
 
     def check(self, model):
         """Raises a `ValueError` for a name or pattern that no layer has."""
-        parts = model._flatten_layers(include_self=False)
-        names = list(dict.fromkeys(part.name for part in parts))
+        chains = list(layer_chains(model))
         for argument in ("only", "skip"):
             for entry in getattr(self, argument) or ():
-                if isinstance(entry, str) and not _are_any(names, entry):
-                    raise ValueError(
-                        f"{argument} got {entry!r}, which matches no layer. The "
-                        f"model's layers are {', '.join(map(repr, names))}. Mend "
-                        "the name, or use a pattern such as 'block_*'."
-                    )
+                if isinstance(entry, str):
+                    names = list(dict.fromkeys(_name(entry, c) for c in chains))
+                    if not _are_any(names, entry):
+                        raise ValueError(
+                            f"{argument} got {entry!r}, which matches no layer. The "
+                            f"model's layers are {', '.join(map(repr, names))}. Mend "
+                            "the name, or use a pattern such as 'block_*'."
+                        )
 
 
 def _entries(argument, value):
@@ -83,8 +90,30 @@ def _entries(argument, value):
     return entries
 
 
+def layer_chains(layer, around=()):
+    """Yields each layer within a layer or model, behind those around it.
+
+    Args:
+        layer: A layer or model.
+        around: Sequence of layers to put in front. Defaults to none.
+
+    Yields:
+        Lists of layers, as `Selection.selects` takes them.
+
+    Example:
+    >>> body = keras.Sequential([keras.layers.ReLU(name="r")], name="body")
+    >>> [[x.name for x in chain] for chain in layer_chains(keras.Sequential([body]))]
+    [['body'], ['body', 'r']]
+    """
+    for part in layer._layers:
+        chain = [*around, part]
+        yield chain
+        yield from layer_chains(part, chain)
+
+
 def _any_match(entries, chain):
-    return any(_matches(entry, layer) for entry in entries for layer in chain)
+    chains = [chain[: end + 1] for end in range(len(chain))]
+    return any(_matches(entry, one) for entry in entries for one in chains)
 
 
 def _are_any(names, pattern):
@@ -92,9 +121,15 @@ def _are_any(names, pattern):
     return pattern in names or bool(fnmatch.filter(names, pattern))
 
 
-def _matches(entry, layer):
+def _name(entry, chain):
+    """Returns what a pattern is compared with: the full name if it has slashes."""
+    return "/".join(layer.name for layer in chain) if "/" in entry else chain[-1].name
+
+
+def _matches(entry, chain):
+    layer = chain[-1]
     if isinstance(entry, str):
-        return _are_any([layer.name], entry)
+        return _are_any([_name(entry, chain)], entry)
     if isinstance(entry, keras.Layer):
         return entry is layer
     if isinstance(entry, type):

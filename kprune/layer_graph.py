@@ -198,6 +198,12 @@ def nodes_of(model):
     return [node for node in nodes if not node.is_input]
 
 
+def _given_to(node):
+    """Lists the tensors that a nested model takes, without the masks beside them."""
+    args, kwargs = node.arguments.args, node.arguments.kwargs
+    return tree.flatten(args[0] if args else kwargs["inputs"])
+
+
 def _number(graph, values, tensor):
     value = len(graph.shapes)
     graph.shapes[value] = tuple(tensor.shape)
@@ -213,17 +219,17 @@ def _note(graph, values, tensor, value):
 def _read(graph, model, prefix, values):
     for node in nodes_of(model):
         operation = node.operation
-        inputs = tuple(values[id(x)] for x in node.input_tensors)
         if isinstance(operation, keras.Model) and is_graph(operation):
             inner = {}
-            for tensor, value in zip(operation.inputs, inputs, strict=True):
-                _note(graph, inner, tensor, value)
+            for outer, tensor in zip(_given_to(node), operation.inputs, strict=True):
+                _note(graph, inner, tensor, values[id(outer)])
             _read(graph, operation, f"{prefix}{operation.name}/", inner)
             for tensor, result in zip(
                 node.output_tensors, operation.outputs, strict=True
             ):
                 _note(graph, values, tensor, inner[id(result)])
         else:
+            inputs = tuple(values[id(x)] for x in node.input_tensors)
             outputs = tuple(_number(graph, values, x) for x in node.output_tensors)
             name = prefix + operation.name
             graph.calls.append(Call(operation, name, inputs, outputs, node))

@@ -108,6 +108,11 @@ def _separable_convolution(layer, variable):
     return None
 
 
+def _normalized_kernel(layer, variable):
+    """Asks the layer whose kernel it divides by its norm."""
+    return layout_of(layer.layer, variable) if variable is layer.kernel else None
+
+
 def _einsum(layer, variable):
     """Reads off the equation which letters are outputs, which are summed over.
 
@@ -153,6 +158,7 @@ for _rule, *_types in (
     ),
     (_depthwise_convolution, layers.DepthwiseConv1D, layers.DepthwiseConv2D),
     (_separable_convolution, layers.SeparableConv1D, layers.SeparableConv2D),
+    (_normalized_kernel, layers.SpectralNormalization),
     (_einsum, layers.EinsumDense),
     (_gates(3), layers.GRUCell),
     (_gates(4), layers.LSTMCell, ConvLSTMCell),

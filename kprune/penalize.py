@@ -4,7 +4,7 @@ import keras
 
 from kprune import cloning
 from kprune.inspection import check_keras_model, is_pruned
-from kprune.layer_choice import Selection
+from kprune.layer_choice import Selection, layer_chains
 from kprune.prunable import find_weights
 from kprune.rebuilding import rebuilt
 from kprune.regularizers import Penalties
@@ -99,7 +99,8 @@ def _prunable(model, selection):
 
 def _named(model, name, selection):
     """Returns the paths of the weights that their layers call so."""
-    selected = set(_selected(model, (), selection))
+    chains = layer_chains(model)
+    selected = {id(chain[-1]) for chain in chains if selection.selects(chain)}
     weights = find_weights(model, parents=None)
     weights = [w for w in weights if id(w.layer) in selected]
     chosen = {w.path for w in weights if w.variable.name == name}
@@ -110,15 +111,6 @@ def _named(model, name, selection):
             f"{model.name!r} is called so. They have {', '.join(names) or 'none'}."
         )
     return chosen
-
-
-def _selected(layer, around, selection):
-    """Yields the ids of the selected layers within a layer."""
-    for part in layer._layers:
-        chain = [*around, part]
-        if selection.selects(chain):
-            yield id(part)
-        yield from _selected(part, chain, selection)
 
 
 def _add(draft, chosen, regularizer):

@@ -126,13 +126,40 @@ def test_units_are_channels_wherever_the_kernel_has_them(layer, path, shape):
     assert not tie.stays.any()
 
 
-def test_outputs_with_two_kinds_of_channels_are_not_coupled():
+def test_of_outputs_with_two_kinds_of_channels_the_inner_ones_are_the_units():
     inputs = keras.Input((5, 6))
     attention = layers.MultiHeadAttention(2, 3, name="attention")
     model = keras.Model(inputs, layers.Dense(2)(attention(inputs, inputs)))
-    kernel = attention._query_dense.kernel
+    parts = attention._query_dense, attention._key_dense, attention._value_dense
+    query, key, value = (part.kernel for part in parts)
+    coupling = Coupling(model)
 
-    assert Coupling(model).ties([kernel]) == {}
+    ties = coupling.ties([query, key, value])
+
+    for tie in ties.values():
+        np.testing.assert_array_equal(tie.units, [0, 1, 2, 0, 1, 2])
+        assert not tie.stays.any()
+    assert ties[id(query)] == ties[id(key)] != ties[id(value)]
+    followers = coupling.followers([query, key, value])
+    found = {path: followers.get(id(v)) for path, v in named(model).items()}
+    assert {path: shape for path, shape in found.items() if shape} == {
+        "attention/query/bias": (1, 3),
+        "attention/key/bias": (1, 3),
+        "attention/value/bias": (1, 3),
+        "attention/attention_output/kernel": (1, 3, 1),
+    }
+
+
+def test_where_the_inner_channels_stay_the_outer_ones_are_the_units():
+    inputs = keras.Input((5, 6))
+    project = layers.EinsumDense("btc,chp->bthp", (None, 2, 3), name="project")
+    x = layers.Softmax(axis=-1)(project(inputs))
+    model = keras.Model(inputs, layers.EinsumDense("bthp,ho->btpo", (None, 3, 4))(x))
+
+    tie = Coupling(model).ties([project.kernel])[id(project.kernel)]
+
+    np.testing.assert_array_equal(tie.units, [0, 0, 0, 1, 1, 1])
+    assert not tie.stays.any()
 
 
 def test_kernels_of_unknown_layers_are_not_coupled():
@@ -147,3 +174,13 @@ def test_kernels_of_unknown_layers_are_not_coupled():
 
     assert coupling.ties([own.kernel]) == {}
     assert coupling.dense([own.kernel]) == {}
+
+
+def test_a_kernel_with_one_output_keeps_it():
+    inputs = keras.Input((5,))
+    one = layers.Dense(1, name="one")
+    model = keras.Model(inputs, layers.Dense(2)(one(inputs)))
+
+    reasons = Coupling(model).dense([one.kernel])
+
+    assert reasons == {id(one.kernel): "it makes one channel, and can't be without"}

@@ -56,6 +56,34 @@ def test_several_inputs_and_outputs_of_a_nested_model_are_told_apart():
     assert graph.outputs == by_name["in/q"].outputs + by_name["in/p"].outputs
 
 
+def sequence(tokens):
+    return keras.Sequential([tokens, layers.Dense(8, name="wide"), layers.LSTM(4)])
+
+
+def functional(tokens):
+    return keras.Model(tokens, layers.LSTM(4)(layers.Dense(8, name="wide")(tokens)))
+
+
+@pytest.mark.filterwarnings("ignore:.*destroy the mask")
+@pytest.mark.parametrize("nest", [sequence, functional])
+@pytest.mark.parametrize(
+    "call", [lambda inner, x: inner(x), lambda inner, x: inner(inputs=x)]
+)
+def test_a_mask_that_comes_along_is_no_input_of_a_nested_model(nest, call):
+    inner = nest(keras.Input((6, 5)))
+    numbers = keras.Input((6,), dtype="int32")
+    tokens = layers.Embedding(5, 5, mask_zero=True, name="tokens")(numbers)
+    model = keras.Model(numbers, layers.Dense(3)(call(inner, tokens)))
+
+    graph = read_graph(model)
+    small = kprune.shrink(model, only="wide", sparsity=0.5)
+
+    by_name = {call.name: call for call in graph.calls}
+    assert by_name[f"{inner.name}/wide"].inputs == by_name["tokens"].outputs
+    assert small.get_layer(inner.name).get_layer("wide").units == 4
+    assert {record.layers[0] for record in kprune.why_not(model).records}
+
+
 def classifier(*last):
     inputs = keras.Input((6, 6, 3))
     x = layers.Conv2D(4, 3, name="stem")(inputs)

@@ -52,6 +52,11 @@ CASES = {
         (2, 2, 1, 6),
     ),
     "SeparableConv2D": (lambda: layers.SeparableConv2D(4, 2), (4, 4, 3), (1, 1, 3, 4)),
+    "SpectralNormalization": (
+        lambda: layers.SpectralNormalization(layers.Conv1DTranspose(4, 3)),
+        (5, 2),
+        (3, 2, 4),
+    ),
     "EinsumDense, dense": (einsum("ab,bc->ac", 4), (3,), (3, 4)),
     "EinsumDense, two outputs": (einsum("ab,bcd->acd", (2, 3)), (5,), (5, 6)),
     "EinsumDense, two inputs": (einsum("abc,cbd->ad", 4), (2, 3), (6, 4)),

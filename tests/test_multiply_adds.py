@@ -217,6 +217,57 @@ def test_rows_that_were_moved_into_the_batch_are_counted():
     assert [n for n in found if n] == [64 * 3 * 5, 64 * 5 * 2]
 
 
+def two_views(x):
+    return ops.concatenate([x, ops.flip(x, axis=1)], axis=0)
+
+
+def halves(x):
+    left, right = ops.split(layers.Dense(5)(two_views(x)), 2, axis=0)
+    return layers.Dense(2)(left + right)
+
+
+VIEW = 4 * 6 * 5  # of a Dense from 6 to 5, at 4 places
+
+
+@pytest.mark.parametrize(
+    ("body", "expected"),
+    [
+        (lambda x: layers.Dense(5)(two_views(x)), [2 * VIEW]),
+        (lambda x: layers.Dense(5)(layers.Concatenate(axis=0)([x] * 3)), [3 * VIEW]),
+        (lambda x: layers.Dense(5)(ops.vstack([x, x, x])), [3 * VIEW]),
+        (lambda x: layers.Dense(5)(ops.repeat(x, 3, axis=0)), [3 * VIEW]),
+        (lambda x: layers.Dense(5)(ops.tile(x, (4, 1, 1))), [4 * VIEW]),
+        (lambda x: layers.Dense(5)(ops.repeat(x, 3, axis=1)), [3 * VIEW]),
+        (lambda x: layers.Dense(5)(ops.concatenate([x, x], axis=1)), [2 * VIEW]),
+        (lambda x: layers.Dense(5)(ops.concatenate([two_views(x), x], 0)), [3 * VIEW]),
+        # The batch comes second, behind what are no examples.
+        (lambda x: layers.Dense(5)(ops.stack([x, x], axis=0)), [None]),
+        # So many examples more, however many there are; every other example.
+        (
+            lambda x: layers.Dense(5)(ops.pad(x, ((1, 1), (0, 0), (0, 0)))),
+            [None],
+        ),
+        (lambda x: layers.Dense(5)(ops.concatenate([x, x[:1, :]], axis=0)), [None]),
+        (lambda x: layers.Dense(5)(x[::2, :]), [None]),
+        (lambda x: layers.Dense(5)(x[:, 0]), [6 * 5]),
+        (lambda x: layers.Dense(5)(ops.split(x, 7, axis=0)[0]), [None]),
+        # Both views, and again one: a Dense from 5 to 2 at 4 places.
+        (halves, [2 * VIEW, 4 * 5 * 2]),
+    ],
+)
+def test_what_is_put_beside_a_batch_counts(body, expected):
+    inputs = keras.Input((4, 6))
+    graph = read_graph(keras.Model(inputs, body(inputs)))
+
+    found = [
+        work and work.macs()
+        for call, work in zip(graph.calls, works(graph), strict=True)
+        if isinstance(call.operation, layers.Dense)
+    ]
+
+    assert found == expected
+
+
 def test_a_batch_of_given_size_counts_for_one_example():
     inputs = keras.Input(batch_shape=(4, 6, 3))
     model = keras.Model(inputs, layers.LSTM(2)(layers.Dense(5)(inputs)))

@@ -35,6 +35,7 @@ KINDS = (
     "partner",  # combined with something that can't be narrowed
     "last",  # a tensor would be empty without them
     "protected",  # by the user
+    "zeros",  # no different where only channels of zeros go
 )
 
 
@@ -94,6 +95,21 @@ class Channels:
         ids = ids[ids != NONE]
         if ids.size:
             self._fixed.append((ids, reason))
+
+    def tie_lines(self, lines, reason):
+        """Lets the channels of each line go together, or stay if one place has none.
+
+        Args:
+            lines: Int array of rank 2.
+            reason: `Reason` of those that stay.
+
+        Returns:
+            Int array, one channel of each line, `NONE` where it has none.
+        """
+        some = lines.max(1)
+        self.tie(lines, some[:, None])
+        self.fix(some[(lines == NONE).any(1)], reason)
+        return some
 
     def groups(self):
         """Returns the number of the group of each channel, an int array.

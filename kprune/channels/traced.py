@@ -4,10 +4,12 @@ import dataclasses
 import functools
 
 import keras
+import numpy as np
 
 from kprune.channels.numbers import Channels
-from kprune.channels.value import Value
+from kprune.channels.value import Value, compressed
 from kprune.layer_graph import LayerGraph
+from kprune.layout import Layout
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,3 +67,19 @@ class Weight:
     def made(self):
         """Set of ints, the axes of `makes` counted from the front."""
         return {axis % len(self.value.shape) for axis in self.makes}
+
+    def of_outputs(self, layout):
+        """Yields the maps that lie along the output channels and nothing else.
+
+        Args:
+            layout: `Layout` of the variable.
+
+        Yields:
+            Pairs of the number of a map and the channel of each output, an int array.
+        """
+        shape = self.value.shape
+        for number, ids in enumerate(self.value.maps):
+            if layout != Layout():
+                ids = compressed(layout.canonical(np.broadcast_to(ids, shape)))
+            if Value.axes(ids) == (ids.ndim - 1,):
+                yield number, ids.ravel()

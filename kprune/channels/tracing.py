@@ -7,7 +7,8 @@ import numpy as np
 
 from kprune.channels.numbers import NONE, Channels, Reason
 from kprune.channels.rules import rule_of
-from kprune.channels.rules.base import missing_rule
+from kprune.channels.rules.base import has_rescaling_rule, missing_rule
+from kprune.channels.settling import settle
 from kprune.channels.traced import Tracing, Weight
 from kprune.channels.value import Value, pairs
 from kprune.layer_graph import read_graph
@@ -64,9 +65,7 @@ class Tracer:
             reason = Reason("output", "outputs", "the model returns them")
             self.channels.fix(self.values[number].ids(), reason)
         self._keep_weights_used_elsewhere()
-        self._tie_tensors_of_shared_models()
-        self._settle()
-        self._keep_the_last()
+        settle(self)
         return Tracing(self.graph, self.channels, self.values, self.weights)
 
     def _outputs(self, operation, inputs):
@@ -105,12 +104,18 @@ class Tracer:
             return argument
         weight = self.weights.get(id(argument))
         if weight is None:  # of a layer that the graph comes to later, or of none
-            text = "reads a weight before the layer that it belongs to"
-            self._read.append((argument, Reason("unknown", self.call.name, text)))
-            return Value(tuple(argument.shape))
+            return self._kept(argument, "before the layer that it belongs to")
+        if has_rescaling_rule(weight.layer):
+            return self._kept(argument, "that its layer rescales where channels go")
         value = weight.value
         silent = all(weight.made.issuperset(value.axes(m)) for m in value.maps)
         return dataclasses.replace(value, silent=silent)
+
+    def _kept(self, variable, text):
+        """Returns the `Value` of a weight that is to keep all channels it may have."""
+        reason = Reason("unknown", self.call.name, f"reads a weight {text}")
+        self._read.append((variable, reason))
+        return Value(tuple(variable.shape))
 
     def shape(self, place=0):
         """Returns the shape of an output of the present call."""
@@ -153,20 +158,13 @@ class Tracer:
         """
         axis %= len(value.shape)
         found = []
+        text = "some of what lies in one line is no channel"
+        reason = Reason("partner", self.call.name, text)
         for array in value.maps:
             if axis in value.axes(array):
                 lines = np.moveaxis(array, axis, 0).reshape(array.shape[axis], -1)
-                found.append(self._tie_lines(lines, self.call.name))
+                found.append(self.channels.tie_lines(lines, reason))
         return found
-
-    def _tie_lines(self, lines, name):
-        """Ties the channels of each line, and returns one of each."""
-        some = lines.max(1)
-        self.channels.tie(lines, some[:, None])
-        at_gaps = np.where((lines == NONE).any(1), some, NONE)
-        text = "some of what lies in one line is no channel"
-        self.channels.fix(at_gaps, Reason("partner", name, text))
-        return some
 
     def pin_alone(self, value, axis, text):
         """Lets channels lie along one axis and returns them; others stay.
@@ -256,46 +254,8 @@ class Tracer:
             if id(variable) in self.weights:
                 self.channels.fix(self.weights[id(variable)].value.ids(), reason)
 
-    def _tie_tensors_of_shared_models(self):
-        """Gives each tensor within a nested model one set of channels."""
-        for numbers in self.graph.tensors.values():
-            for number in numbers[1:]:
-                self.unify(self.values[numbers[0]], self.values[number])
-
-    def _settle(self):
-        """Lets all channels that lie along several axes lie along the longest of them.
-
-        Only what leaves a full grid can be removed from a tensor: of channels in two
-        rows, as many of each row.
-        """
-        found = [*self.values.values(), *(w.value for w in self.weights.values())]
-        joint = [(v, m) for v in found for m in v.maps if len(v.axes(m)) > 1]
-        for value, array in joint:
-            groups = self.channels.groups()[array]
-            axes = [a for a in value.axes(groups) if _changes(groups, a)]
-            if len(axes) > 1:
-                axis = max(axes, key=lambda a: (array.shape[a], a))
-                lines = np.moveaxis(array, axis, 0).reshape(array.shape[axis], -1)
-                self._tie_lines(lines, "arrangement")
-
-    def _keep_the_last(self):
-        """Keeps channels without which nothing would be left of a tensor."""
-        groups = self.channels.groups()
-        named = {n: call.name for call in self.graph.calls for n in call.outputs}
-        found = [(named[n], v) for n, v in self.values.items() if n in named]
-        found += [(w.layer.name, w.value) for w in self.weights.values()]
-        for name, array in ((name, m) for name, v in found for m in v.maps):
-            numbers = groups[array]
-            if numbers.flat[0] != NONE and (numbers == numbers.flat[0]).all():
-                text = "nothing would be left of a tensor or weight"
-                self.channels.fix(array, Reason("last", name, text))
-
 
 def _variables_of(call):
     """Lists the Keras variables among the arguments of a call."""
     given = keras.tree.flatten(call.given)
     return [one for one in given if isinstance(one, keras.Variable)]
-
-
-def _changes(array, axis):
-    return (array != np.take(array, [0], axis)).any()

@@ -13,7 +13,10 @@ from kprune.registry import register
 class Channel(Tiled):
     """All weights of an output channel: a filter of a convolution, a unit of `Dense`.
 
-    In an `LSTM` or a `GRU`, a channel is a unit with all its gates.
+    In an `LSTM` or a `GRU`, a channel is a unit with all its gates. In attention it is
+    a place within the heads, in all of them at once: of queries and keys, or of values,
+    and of all three in `GroupQueryAttention`. Where heads have one place each, it is a
+    head; elsewhere the granularity `"attention_head"` masks these.
 
     Output channels are coupled where the model is a graph, Functional or Sequential:
     those that are added to each other, or hang together in other ways, stay or go
@@ -36,7 +39,7 @@ class Channel(Tiled):
         coupled: Bool, whether channels go together with all that hangs on them. With
             `False`, each kernel loses channels of its own, of the kernel alone, as it
             always does in subclassed models, for input channels, in layers wrapped by
-            hand and in the heads of attention layers. Defaults to `True`.
+            hand and in layers without a channel rule. Defaults to `True`.
 
     Raises:
         ValueError: If `axis` is another number.

@@ -12,7 +12,8 @@ class AttentionHead(Granularity):
     A head is its part of the query, key, value and output kernels, which are chosen
     together: its score is the mean over its weights in all of them. Where several
     query heads share a key and a value, a unit is these with all their queries.
-    Masks leave biases alone; without its output kernel a head adds nothing.
+    Masks leave biases alone; without its output kernel a head adds nothing, so that
+    `kprune.shrink(model)` takes it out, biases and all, and changes no output by it.
 
     Layers without heads are refused: prune attention layers by themselves with
     `kprune.prune(model, only=keras.layers.MultiHeadAttention, ...)`. A layer of your

@@ -3,9 +3,11 @@
 import math
 
 import keras
-from keras import tree
+from keras import layers, tree
+from keras.src.ops import core
 from keras.src.ops import numpy as operations
 
+from kprune.channels.rules.common import types_of
 from kprune.multiply_adds.base import Shape, Use, Work, work_of
 
 
@@ -80,10 +82,13 @@ def shapes_of_one(graph, shape_of_value=None):
         return shapes, batch[0]
     rows = dict.fromkeys(graph.inputs, 1)
     for call in graph.calls:
-        row = rows[call.inputs[0]] if call.inputs else 1
+        given = [rows[number] for number in call.inputs]
+        made = [given[0] if given else 1] * len(call.outputs)
         if isinstance(call.operation, operations.Reshape):
-            row = _moved(row, shapes[call.inputs[0]], shapes[call.outputs[0]])
-        rows.update(dict.fromkeys(call.outputs, row))
+            made = [_moved(*given, shapes[call.inputs[0]], shapes[call.outputs[0]])]
+        elif isinstance(call.operation, _JOINING):
+            made = _joined(call, given)
+        rows.update(zip(call.outputs, made, strict=True))
     return {n: (rows[n], *shape[1:]) if shape else () for n, shape in shapes.items()}, 1
 
 
@@ -93,6 +98,47 @@ def _moved(rows, before, after):
         return rows if before[1:] == after[1:] else None
     size = rows * math.prod(before[1:])
     return None if size % math.prod(after[1:]) else size // math.prod(after[1:])
+
+
+# What may put something beside a batch, or take a part of it.
+_NAMES = "ArraySplit Concatenate GetItem Pad Repeat Split Stack Take Tile Vsplit Vstack"
+_JOINING = (
+    layers.Concatenate,
+    *types_of({operations: _NAMES, core: "Slice Unstack"}),
+)
+
+
+def _joined(call, rows):
+    """Returns how many rows for each example a call puts out, or `None`, as a list.
+
+    Rows are so many for each example if twice as many examples make twice as many.
+    """
+    unknown = [None] * len(call.outputs)
+    if None in rows:
+        return unknown
+    try:
+        some, twice = (_first_sizes(call, rows, n * _SOME) for n in (1, 2))
+    except ValueError:  # not for every number of examples, as a split in seven
+        return unknown
+    return [
+        size // _SOME if size and size % _SOME == 0 and double == 2 * size else None
+        for size, double in zip(some, twice, strict=True)
+    ]
+
+
+_SOME = 60  # can be cut into equal parts in many ways
+
+
+def _first_sizes(call, rows, examples):
+    """Returns the sizes of the first axes of what a call makes of some examples."""
+    tensors = call.node.input_tensors
+    given = [
+        keras.KerasTensor([row * examples, *x.shape[1:]][: len(x.shape)], x.dtype)
+        for row, x in zip(rows, tensors, strict=True)
+    ]
+    args, kwargs = call.arguments(given)
+    made = tree.flatten(call.operation.compute_output_spec(*args, **kwargs))
+    return [(*tensor.shape, None)[0] for tensor in made]
 
 
 def _share(work, examples):

@@ -162,12 +162,13 @@ def says_how_much(scope):
     return isinstance(scope, PerLayer) or not scope.fixed_count
 
 
-def scope_for(scope, families):
+def scope_for(scope, families, left=()):
     """Returns a scope that finds families where it names layers.
 
     Args:
         scope: `Scope`.
         families: List of `Family`.
+        left: Sequence of `Stuck`, what can't be narrowed. Defaults to none.
 
     Returns:
         `Scope`; a `PerLayer` with the names of families.
@@ -184,6 +185,7 @@ def scope_for(scope, families):
     if not isinstance(scope, PerLayer):
         return scope
     named = [(f.name, layer) for f in families for layer in f.layers]
+    _check_free(scope, {layer for _, layer in named}, left)
     contenders = [Contender([0.0], name=WeightName(layer, "")) for _, layer in named]
     asked = {}
     for (family, layer), value in zip(named, scope.given(contenders), strict=True):
@@ -194,6 +196,17 @@ def scope_for(scope, families):
                 "that are added to it. Ask for one sparsity for all of them."
             )
     return PerLayer(asked, scope.default)
+
+
+def _check_free(scope, free, left):
+    """Raises if a layer is named that keeps all its channels."""
+    for stuck in left:
+        for layer in scope.sparsities.keys() & set(stuck.layers) - free:
+            raise ValueError(
+                f"The layer {layer!r} is to lose {scope.sparsities[layer]:g} of its "
+                f"channels, and none of them can go: "
+                f"{'; '.join(map(str, stuck.reasons))}. Leave it out."
+            )
 
 
 def least_sparsity(chooser, cost_of, most):

@@ -8,7 +8,7 @@ from keras import layers
 
 from kprune.channels.numbers import NONE, Reason, connected
 from kprune.channels.value import compressed
-from kprune.layer_choice import Selection
+from kprune.layer_choice import Selection, layer_chains
 from kprune.layout import layout_of
 from kprune.prunable import has_no_prunable_weights
 
@@ -129,9 +129,12 @@ def is_kernel(layer, variable):
     """
     only_scales = has_no_prunable_weights(layer) and not isinstance(layer, _DEPTHWISE)
     is_bias = "bias" in variable.name or len(variable.shape) < 2
-    return not only_scales and not is_bias and "float" in str(variable.dtype)
+    is_statistic = variable is getattr(layer, _STATISTICS.get(type(layer), ""), None)
+    is_one = not (only_scales or is_bias or is_statistic)
+    return is_one and "float" in str(variable.dtype)
 
 
+_STATISTICS = {layers.SpectralNormalization: "vector_u"}
 _DEPTHWISE = (layers.DepthwiseConv1D, layers.DepthwiseConv2D)
 
 
@@ -217,7 +220,8 @@ def protect(model, tracing, only=None, skip=None):
     """
     Selection(only, skip).check(model)
     only, skip = Selection(only), Selection(skip=skip)
-    chains, names = _chains(model, ()), tracing.names
+    chains = {id(chain[-1]): chain for chain in layer_chains(model)}
+    names = tracing.names
     owners = tracing.owners  # a cell, perhaps, that has a name of its own
 
     def fix(ids, layer, argument):
@@ -245,13 +249,3 @@ def _along(value, axes):
     """Returns the channels that lie along some axes of a tensor."""
     found = [m.ravel() for m in value.maps if set(value.axes(m)) & set(axes)]
     return np.concatenate(found) if found else np.array([], int)
-
-
-def _chains(layer, around):
-    """Returns the layers around each layer, itself last, by its id."""
-    found = {}
-    for child in layer._layers:
-        chain = [*around, child]
-        found[id(child)] = chain
-        found |= _chains(child, chain)
-    return found

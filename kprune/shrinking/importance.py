@@ -183,7 +183,7 @@ _SCALE = "batch_norm_scale"
 
 
 def _chosen(argument, value, known):
-    if value not in known:
+    if not isinstance(value, (str, type(None))) or value not in known:
         names = ", ".join(map(repr, known))
         raise ValueError(f"{argument}={value!r} must be one of {names}.")
     return known[value]

@@ -12,9 +12,19 @@ from kprune.shrinking.importance import Importance
 from kprune.shrinking.removal import ShrinkError, without
 from kprune.shrinking.report import ShrinkReport, WhyNot
 from kprune.shrinking.why_not import stuck_in
-from kprune.shrinking.zeros import Zeros
+from kprune.shrinking.zeros import Zeros, zeros_left
 
 _EMPTY = ": it has no layer with a kernel that makes any."
+_NOT_ZERO = (
+    "No channels of the model {!r} that may go are zero throughout. Say how many shall "
+    "go, as in `kprune.shrink(model, sparsity=0.5)`, or train with masks on whole "
+    "channels: `kprune.prune(model, granularity='channel')`."
+)
+_ZERO_BUT_LEFT = (
+    "The kernels of some channels of the model {!r} are zero, and yet none of these "
+    "can go, for the reasons below. Give a `sparsity`, whereupon these channels go "
+    "first, or `exact=False`; then fine-tune."
+)
 
 
 class Narrowing:
@@ -29,6 +39,7 @@ class Narrowing:
 
     Attributes:
         families: List of `Family`, those that can be narrowed.
+        left: List of `Stuck`, what can't be.
         tracing: `Tracing`.
 
     Raises:
@@ -42,12 +53,12 @@ class Narrowing:
         self.tracing = trace(model, exact)
         protect(model, self.tracing, only, skip)
         families = families_of(self.tracing)
-        self._left = stuck_in(self.tracing, families)
+        self.left = stuck_in(self.tracing, families)
         self.families = [f for f in families if len(f.groups) > 1]
         if not self.families:
             raise ShrinkError(
                 f"No channel of the model {model.name!r} can be removed"
-                + (f".\n\n{WhyNot(model.name, self._left)}" if self._left else _EMPTY)
+                + (f".\n\n{WhyNot(model.name, self.left)}" if self.left else _EMPTY)
             )
 
     def importance(self, criterion, reduce, normalize):
@@ -91,36 +102,29 @@ class Narrowing:
             )
 
     def zeros(self, min_width, round_to):
-        """Returns which channels are zero already, a bool array by channel."""
+        """Returns which channels are zero already, a bool array by channel.
+
+        Zeros that stay are noted for the report.
+
+        Raises:
+            ShrinkError: If none may go.
+        """
         zeros = Zeros(self.tracing)
-        gone = zeros.made & zeros.unfelt if self._exact else zeros.kernels
-        self._check_unfelt(zeros.kernels & ~gone)
+        gone = zeros.idle if self._exact else zeros.kernels
         found = [np.zeros(0, int)]
         for family in self.families:
             room = Room(family, (~gone).astype(float), min_width, round_to)
             found.append(room.fitted(~gone[family.groups], all_stay=True))
         groups = np.concatenate(found)
+        removed = self._channels(groups)
+        left = zeros_left(self.tracing, zeros, removed)
         if not len(groups):
-            raise ShrinkError(
-                f"No channels of the model {self._model.name!r} that may go are zero "
-                "throughout. Say how many shall go, as in "
-                "`kprune.shrink(model, sparsity=0.5)`, or train with masks on whole "
-                "channels: `kprune.prune(model, granularity='channel')`."
-            )
-        return self._channels(groups)
-
-    def _check_unfelt(self, felt):
-        """Raises if channels with kernels of zeros do something all the same."""
-        numbers = {f.name: np.count_nonzero(felt[f.groups]) for f in self.families}
-        found = [f"{n} of {name!r}" for name, n in numbers.items() if n]
-        if found:
-            raise ShrinkError(
-                f"The kernels of some channels are zero, {', '.join(found)}, and yet "
-                "they can't be removed without a change of the outputs: of biases, "
-                "offsets of normalizations, or functions such as a sigmoid, they make "
-                "something that the layers behind take up. Give a `sparsity`, "
-                "whereupon these channels go first, or `exact=False`; then fine-tune."
-            )
+            free = np.concatenate([family.groups for family in self.families])
+            why = _ZERO_BUT_LEFT if zeros.kernels[free].any() else _NOT_ZERO
+            table = f"\n\n{WhyNot(self._model.name, left)}" if left else ""
+            raise ShrinkError(why.format(self._model.name) + table)
+        self.left += left
+        return removed
 
     def _channels(self, groups):
         removed = np.isin(self.tracing.channels.groups(), groups)
@@ -136,33 +140,34 @@ class Narrowing:
                 one is compared with.
         """
         small = without(self._model, self.tracing, removed)
-        change = self._change(small, compared)
+        change = self._change(small, removed, compared)
         self._check(change)
         report = ShrinkReport(
             self._model.name,
             layer_changes(self.tracing, removed),
             self._fraction(removed),
-            change,
-            self._left,
+            change.size,
+            self.left,
         )
         return small, report
 
-    def _change(self, small, compared):
+    def _change(self, small, removed, compared):
         models = self._model, small, self.tracing
         try:
-            return verification.change(*models, compared, self._data)
+            return verification.change(*models, removed, compared, self._data)
         except verification.NotComparable as error:
             raise ShrinkError(str(error)) from error
 
     def _check(self, change):
-        tolerance = verification.tolerance(self._model) if self._exact else np.inf
-        if not (change <= tolerance and np.isfinite(change)):
+        tolerance = change.allowed if self._exact else np.inf
+        difference = change.unexplained
+        if not (difference <= tolerance and np.isfinite(difference)):
             raise ShrinkError(
                 f"The small model of {self._model.name!r} does not compute what the "
                 "model with zeros in the places of the removed channels does: outputs "
-                f"differ by {change:.1e} of the largest, and {tolerance:.0e} is what "
-                "may be. A rule for one of its layers must be wrong; please report "
-                "it. Leave layers out with `skip` until it passes."
+                f"differ by {difference:.1e} of the largest, and {tolerance:.0e} is "
+                "what may be. A rule for one of its layers must be wrong; please "
+                "report it. Leave layers out with `skip` until it passes."
             )
 
     def _fraction(self, removed):

@@ -116,11 +116,11 @@ def shrink(
     if isinstance(sparsity, Mapping):
         scope, sparsity = _per_layer(sparsity, scope), None
     scope = registry.get("scopes", scope)
-    if isinstance(scope, PerLayer):
+    if says_how_much(scope):
         _check_alone(scope, sparsity=sparsity, macs=macs)
     plain, only, skip = without_masks(model, only, skip)
     work = Narrowing(plain, only, skip, exact, calibration_data)
-    scope = scope_for(scope, work.families)
+    scope = scope_for(scope, work.families, work.left)
     if sparsity is None and macs is None and not says_how_much(scope):
         removed = work.zeros(min_width, round_to)
         compared = np.zeros_like(removed)
@@ -154,12 +154,17 @@ def _check_alone(scope, **given):
     for name, value in given.items():
         if value is not None:
             raise ValueError(
-                f"{scope!r} says how sparse each layer becomes, and {name}={value!r} "
-                f"was given, too. Leave `{name}` out."
+                f"{scope!r} says how much is removed, and {name}={value!r} was given, "
+                f"too. Leave `{name}` out, or take another scope."
             )
 
 
 def _per_layer(sparsities, scope):
+    if not sparsities:
+        raise ValueError(
+            "sparsity={} names no layer. Give some, as in {'block_1': 0.5}, or one "
+            "sparsity for all: `kprune.shrink(model, sparsity=0.5)`."
+        )
     others = [key for key in sparsities if not isinstance(key, str)]
     if others:
         raise ValueError(

@@ -1,17 +1,19 @@
 """Compares a narrowed model with the model that it was made of."""
 
+import typing
+
 import keras
 import numpy as np
 
 from kprune.copier import in_short
 from kprune.layer_graph import read_graph
 from kprune.shrinking.examples import first_of, made_up
+from kprune.shrinking.precision import Precise, lost_digits, raised
 from kprune.weight_access import as_array
 
 _TOLERANCE = 1e-4  # of the largest output: many times what float32 rounds
-_ROUNDINGS = 50  # so many steps of the type that a layer computes in
-_STEPS = {"bfloat16": 1e-2, "float16": 1e-3}
-_STEP = 1e-7  # of all other types
+_ROUNDINGS = 50  # so many may add up
+_STEP = 1e-7  # of float32
 _TRIES = 3  # of one alone, two roundings may be the same by chance
 _OPEN_SIZES = (64, 16, 512)  # tried in turn
 
@@ -20,54 +22,83 @@ class NotComparable(ValueError):
     """Raised where nothing can be said of two models."""
 
 
-def change(model, small, tracing, removed, data=None):
-    """Returns by how much the removal of channels has changed what a model computes.
+class Change(typing.NamedTuple):
+    """By how much the removal of channels has changed what a model computes.
 
-    The model is run with zeros in all slices of weights that were removed, the small
-    one as it is. Compared are the outputs, and what comes before a softmax, a ReLU,
-    an `argmax` or the like at their ends, since these hide differences. Where nothing
-    is left but roundings, as of the mean of what has none, they may differ by as much
-    as they do once all weights are rounded in another way. Neither model is changed.
+    Attributes:
+        size: Float, the largest difference of any two numbers, by the largest of the
+            same tensor; or, of a tensor that is roundings alone, by what these are
+            the roundings of. Infinite if tensors can't be compared.
+        unexplained: Float, the same, but for weights that removal rescales, and that
+            are rounded to a type with few bits by that: these have all their digits.
+        allowed: Float, by how much correct models may differ there. It is 1e-4, and
+            more only if some layer can't be made to compute in float32.
+    """
+
+    size: float
+    unexplained: float
+    allowed: float
+
+
+def change(model, small, tracing, removed, zeroed, data=None):
+    """Measures by how much the removal of channels has changed what a model computes.
+
+    The model is run with zeros in all slices of weights that are gone, the small one
+    as it is, both in float32, though their layers may have types with fewer bits.
+    Compared are the outputs, and what comes before a softmax, a ReLU, an `argmax` or
+    the like at their ends, since these hide differences. Where nothing is left but
+    roundings, as of the mean of what has none, they may differ by as much as they do
+    once all weights are rounded in another way. Neither model is changed.
 
     Args:
         model: The model that was traced.
         small: What is left of it.
         tracing: `Tracing`.
         removed: Bool array, by channel: which of them are gone.
+        zeroed: Bool array, by channel: which of them the model is given zeros for.
         data: What `CalibrationData` takes, of which the first two examples are
             looked at. Defaults to random numbers.
 
     Returns:
-        Float, the largest difference of any two numbers, by the largest of the same
-        tensor; of tensors that are roundings alone only if it is below `tolerance`.
+        `Change`.
 
     Raises:
         NotComparable: If the model can't be run on the examples, or gives NaN.
     """
 
-    def zeroed(variable):
+    def with_zeros(variable):
         value, known = as_array(variable), tracing.weights.get(id(variable))
-        for axis, kept in known.value.kept(removed).items() if known else ():
+        for axis, kept in known.value.kept(zeroed).items() if known else ():
             value = np.array(value)
             np.moveaxis(value, axis, 0)[~kept] = 0
         return value
 
-    inputs, expected = _first_run(model, tracing.graph, zeroed, data)
+    precise, graph = Precise(), read_graph(small)
+    inputs, expected = _first_run(model, tracing.graph, with_zeros, data, precise)
     if _has_nan(expected):
-        _explain_nan(model, tracing.graph, inputs, data)
-    found = _run(small, read_graph(small), inputs, lambda variable: variable.value)
-    gaps = {name: _gap(*pair) for name, pair in _pairs(expected, found)}
-    differences = {name: gap / _scale(expected[name]) for name, gap in gaps.items()}
-    large = [n for n, one in differences.items() if not one <= tolerance(model)]
-    if large:
-        noise = _noise(model, tracing.graph, inputs, zeroed, expected)
+        _explain_nan(model, tracing.graph, inputs, data, precise)
+
+    def largest(value_of):
+        found = _run(small, graph, inputs, value_of, precise)
+        gaps = {name: _gap(*pair) for name, pair in _pairs(expected, found)}
+        differences = {name: gap / _scale(expected[name]) for name, gap in gaps.items()}
+        large = [name for name, one in differences.items() if not one <= _TOLERANCE]
+        if large:
+            noise = _noise(model, tracing.graph, inputs, with_zeros, expected, precise)
         for name in large:
             if gaps[name] <= _ROUNDINGS * noise[name]:
-                del differences[name]
-    return max(differences.values(), default=0.0)
+                differences[name] = gaps[name] / (noise[name] / _STEP)
+        return max(differences.values(), default=0.0)
+
+    def with_digits(variable):
+        return digits.get(id(variable), variable.value)
+
+    size, digits = largest(_own_value), lost_digits(tracing, graph, removed)
+    unexplained = largest(with_digits) if digits else size
+    return Change(size, unexplained, max(_TOLERANCE, _ROUNDINGS * precise.roundoff))
 
 
-def _noise(model, graph, inputs, value_of, expected):
+def _noise(model, graph, inputs, value_of, expected, precise):
     """Returns by how much each tensor changes if all weights are rounded anew.
 
     Args:
@@ -76,39 +107,25 @@ def _noise(model, graph, inputs, value_of, expected):
         inputs: What it is run on.
         value_of: Function that returns what is taken for a variable.
         expected: What is seen without other roundings; see `_run`.
+        precise: `Precise`.
 
     Returns:
         Dict from the names in `expected` to the largest difference in several tries.
     """
-    random, step = np.random.default_rng(0), _step(model)
+    random = np.random.default_rng(0)
 
     def rounded(variable):
-        value = value_of(variable)
+        value = np.asarray(raised(value_of(variable)))
         if "float" not in str(variable.dtype):
             return value
-        factor = 1 + step * random.normal(size=value.shape)
+        factor = 1 + _STEP * random.normal(size=value.shape)
         return np.asarray(value * factor).astype(value.dtype)
 
-    runs = [_run(model, graph, inputs, rounded) for _ in range(_TRIES)]
+    runs = [_run(model, graph, inputs, rounded, precise) for _ in range(_TRIES)]
     return {
         name: max(_gap(one, run[name]) for run in runs)
         for name, one in expected.items()
     }
-
-
-def tolerance(model):
-    """Returns how large a change may be that roundings explain.
-
-    Args:
-        model: A model. What its layers compute in decides.
-    """
-    return max(_TOLERANCE, _ROUNDINGS * _step(model))
-
-
-def _step(model):
-    """Returns by what part a number may be off in the types that layers compute in."""
-    types = {layer.compute_dtype for layer in model._flatten_layers()}
-    return max(_STEPS.get(one, _STEP) for one in types)
 
 
 def _gap(expected, found):
@@ -152,7 +169,7 @@ def _pairs(expected, found):
         yield name, (expected[name], found[name])
 
 
-def _first_run(model, graph, value_of, data):
+def _first_run(model, graph, value_of, data, precise):
     """Runs a model on the first examples that it accepts.
 
     Returns:
@@ -166,7 +183,7 @@ def _first_run(model, graph, value_of, data):
         tries = iter([first_of(model, data)])
     for inputs in tries:
         try:
-            return inputs, _run(model, graph, inputs, value_of)
+            return inputs, _run(model, graph, inputs, value_of, precise)
         except Exception as error:  # any that layers and backends can think of
             failure = error
     raise NotComparable(
@@ -180,9 +197,9 @@ def _in_words(data):
     return "random numbers" if data is None else "the calibration data"
 
 
-def _explain_nan(model, graph, inputs, data):
+def _explain_nan(model, graph, inputs, data, precise):
     """Raises, and says whether it is the model's own outputs that are NaN."""
-    seen = _run(model, graph, inputs, lambda variable: variable.value)
+    seen = _run(model, graph, inputs, _own_value, precise)
     if _has_nan(seen):
         raise NotComparable(
             f"What the model {model.name!r} computes of {_in_words(data)} is NaN, "
@@ -196,8 +213,19 @@ def _explain_nan(model, graph, inputs, data):
     )
 
 
-def _run(model, graph, inputs, value_of):
+def _own_value(variable):
+    return variable.value
+
+
+def _run(model, graph, inputs, value_of, precise):
     """Runs a model with other values in its variables.
+
+    Args:
+        model: The model.
+        graph: Its `LayerGraph`.
+        inputs: What it is run on, of its input structure.
+        value_of: Function that returns what is taken for a variable.
+        precise: `Precise`, which makes the calls.
 
     Returns:
         Dict from a name, the same for the small model, to a tensor: the outputs, what
@@ -207,30 +235,26 @@ def _run(model, graph, inputs, value_of):
     whole = getattr(model, "_functional", None) or model
     variables = [*model.trainable_variables, *model.non_trainable_variables]
     found = {}
-    with keras.StatelessScope([(one, value_of(one)) for one in variables]):
-        values = dict(zip(graph.inputs, whole._standardize_inputs(inputs), strict=True))
+    with keras.StatelessScope() as scope:
+        for one in variables:
+            # Given as a mapping, it would be rounded to the type of the variable.
+            scope.add_update((one, keras.ops.convert_to_tensor(raised(value_of(one)))))
+        inputs = map(raised, whole._standardize_inputs(inputs))
+        values = dict(zip(graph.inputs, inputs, strict=True))
         for call, name in zip(graph.calls, _names(graph), strict=True):
             taken = [values[number] for number in call.inputs]
-            outputs = _called(call, call.operation, taken)
+            outputs = precise(call, call.operation, taken)
             values.update(zip(call.outputs, outputs, strict=False))
             if not tail.isdisjoint(call.outputs):
                 found |= {(*name, place): one for place, one in enumerate(outputs)}
                 if _has_activation(call.operation):
                     twin = _without_activation(call.operation)
-                    found[(*name, "bare")] = _called(call, twin, taken)[0]
+                    found[(*name, "bare")] = precise(call, twin, taken)[0]
     outputs = enumerate(graph.outputs)
     return found | {(_OUTPUT, place): values[number] for place, number in outputs}
 
 
 _OUTPUT = None  # in the place of the name of a layer
-
-
-def _called(call, operation, inputs):
-    """Returns what comes out of a call, of an operation in the place of its own."""
-    args, kwargs = call.arguments(inputs)
-    if "training" in getattr(operation, "_call_context_args", {}):
-        kwargs["training"] = False
-    return keras.tree.flatten(operation(*args, **kwargs))
 
 
 def _tail(graph):

@@ -183,6 +183,16 @@ def _convolutions():
         kernel_size=2,
         groups=8,
     )
+    # Of the 4 filters of each of the 3 colours a half go.
+    name = "Conv2D of one group a colour"
+    weights = {"kernel": (2, 2, 1, 6), "bias": (6,)}
+    yield Case(name, layers.Conv2D, _grouped_colours, (B, 5, 5, 6), weights)
+
+
+def _grouped_colours():
+    inputs = keras.Input(IMAGE, name="inputs")
+    x = layers.Conv2D(12, 2, groups=3, activation="relu", name="subject")(inputs)
+    return finished(inputs, x)
 
 
 def _multipliers():
@@ -197,6 +207,10 @@ def _normalizations():
     yield case(layers.BatchNormalization, IMAGE, (6, 6, 4), {**scales, **moving})
     unscaled = dict(scale=False, note=" without scale")
     yield case(layers.BatchNormalization, IMAGE, (6, 6, 4), moving, **unscaled)
+    renormed = {f"renorm_{one}": (4,) for one in ("mean", "stddev")}
+    renormed |= {"moving_stddev": (4,), **moving}
+    renorm = dict(renorm=True, note=" with renorm")
+    yield case(layers.BatchNormalization, IMAGE, (6, 6, 4), renormed, **renorm)
     scale = {"init_values": 0.5, "projection_dim": 8}
     yield case(LayerScale, IMAGE, (6, 6, 4), **scale)
     yield case(layers.Rescaling, STEPS, (6, 4), scale=2.0, offset=0.5)

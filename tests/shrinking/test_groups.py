@@ -97,6 +97,7 @@ def test_units_of_recurrent_layers_count_once_for_all_their_gates(kind, gates):
         (layers.DepthwiseConv1D(3), ["kernel"]),
         (layers.SeparableConv1D(4, 3), ["depthwise_kernel", "pointwise_kernel"]),
         (layers.Embedding(9, 4), ["embeddings"]),
+        (layers.SpectralNormalization(layers.Dense(4)), ["kernel"]),
     ],
     ids=lambda x: getattr(x, "name", ""),
 )

@@ -410,6 +410,20 @@ def test_no_layer_loses_all_its_channels_to_others():
     assert_same(pruned, kprune.shrink(pruned))
 
 
+def test_a_layer_of_one_unit_keeps_it():
+    x = inputs = keras.Input((5,))
+    for width in (1, 8):
+        x = layers.Dense(width, "sigmoid", name=f"of_{width}")(x)
+    model = keras.Model(inputs, layers.Dense(3)(x))
+    model.get_layer("of_1").kernel.assign(np.full((5, 1), 1e-3))
+
+    pruned = kprune.prune(model, granularity="channel")
+    kprune.Pruner(pruned, HALF, scope="global").step()
+
+    assert np.asarray(pruned.get_layer("of_1").kernel).all()
+    assert kprune.shrink(pruned).get_layer("of_8").units == 4
+
+
 def test_sparsity_counts_the_channels_of_kernels_and_nothing_that_follows():
     pruned = kprune.prune(residual_dense(), granularity="channel")
     pruner = kprune.Pruner(pruned, HALF)
@@ -617,8 +631,83 @@ def test_uncoupled_channels_leave_everything_else_as_it_is():
     for ours, theirs in zip(pruned.layers[1:], model.layers[1:], strict=True):
         np.testing.assert_array_equal(ours.bias, theirs.bias)
     assert (np.asarray(pruned.layers[2].kernel) != 0).mean() == 0.5
-    with pytest.raises(ShrinkError, match="The kernels of some channels are zero"):
+    with pytest.raises(ShrinkError, match="The kernels of some channels of the model"):
         kprune.shrink(pruned)
+
+
+def test_zeros_that_can_not_go_stay_and_are_named_beside_those_that_go():
+    inputs = keras.Input((5,))
+    x = layers.Dense(8, "sigmoid", name="felt")(inputs)
+    x = layers.Dense(6, "relu", name="goes", use_bias=False)(x)
+    parts = [layers.Dense(4, name=name)(x) for name in ("left", "right")]
+    outputs = layers.Dense(3, name="head")(layers.Add(name="sum")(parts))
+    model = randomised(keras.Model(inputs, outputs))
+    for name, places in (("felt", [1, 4]), ("goes", [0, 2, 3]), ("right", [3])):
+        kernel = np.array(model.get_layer(name).kernel)
+        kernel[:, places] = 0
+        model.get_layer(name).kernel.assign(kernel)
+
+    small, report = kprune.shrink(model, return_report=True)
+
+    widths = {layer.name: getattr(layer, "units", None) for layer in small.layers[1:]}
+    assert widths == dict(felt=8, goes=3, left=4, right=4, sum=None, head=3)
+    assert_same(model, small)
+    found = {record.layers[0]: record for record in report.left}
+    assert {name: (r.width, r.stuck) for name, r in found.items()} == {
+        "head": (3, 3),
+        "felt": (8, 2),
+        "right": (4, 1),
+    }
+    reasons = [str(*found[name].reasons) for name in ("felt", "right")]
+    assert reasons[0].startswith("felt: zero in kernels alone")
+    assert reasons[1].endswith("zero here, but not in all that they go together with")
+
+
+def test_zeros_that_stay_for_the_sake_of_a_width_are_named():
+    pruned = pruned_at_once(model_of("dense_softplus"), granularity="channel")
+
+    small, report = kprune.shrink(pruned, min_width=5, return_report=True)
+
+    assert [layer.units for layer in small.layers[1:]] == [5, 5, 3]
+    found = {record.layers[0]: record for record in report.left}
+    assert [(r.width, r.stuck) for r in found.values()] == [(3, 3), (8, 1), (6, 2)]
+    assert_same(pruned, small)
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        lambda: layers.Dense(8, "sigmoid"),
+        lambda: layers.Conv1D(8, 2, activation="softplus", padding="same"),
+        lambda: layers.Conv1DTranspose(8, 2, activation="sigmoid", padding="same"),
+    ],
+    ids=["Dense", "Conv1D", "Conv1DTranspose"],
+)
+def test_channels_whose_kernels_are_divided_by_their_norms_are_removed(layer):
+    inputs = keras.Input((4, 5))
+    x = layers.SpectralNormalization(layer(), name="first")(inputs)
+    x = layers.Add()([x, layers.SpectralNormalization(layer(), name="second")(x)])
+    pruned = pruned_at_once(
+        randomised(keras.Model(inputs, layers.Dense(2)(x))), granularity="channel"
+    )
+
+    small = kprune.shrink(pruned)
+
+    assert small.get_layer("second").kernel.shape[-2:] == (4, 4)
+    assert small.get_layer("second").vector_u.shape == (1, 4)
+    assert_same(pruned, small)
+
+
+def test_depthwise_kernels_lose_one_filter_of_each_input():
+    inputs = keras.Input(IMAGE)
+    x = layers.DepthwiseConv2D(3, depth_multiplier=4, name="depthwise")(inputs)
+    model = randomised(keras.Model(inputs, layers.Dense(2)(x)))
+    pruned = pruned_at_once(model, granularity="channel", only="depthwise")
+
+    small = kprune.shrink(pruned)
+
+    assert small.get_layer("depthwise").depth_multiplier == 2
+    assert_same(pruned, small)
 
 
 def test_layers_wrapped_by_hand_lose_channels_of_their_own():

@@ -97,11 +97,21 @@ def rule_of(operation):
     return None if found is None or _obstacle(operation) else found()
 
 
+def has_rescaling_rule(operation):
+    """Tells whether the rule of a layer, if any, rescales what is left of weights."""
+    rule = rule_of(operation)
+    return rule is not None and type(rule).rescaled is not ChannelRule.rescaled
+
+
 def missing_rule(operation):
     """Says that there is no rule for a layer or operation, or for this use of it."""
+    name = type(operation).__name__
+    if rule_of(operation) is not None:
+        inner = getattr(operation, "layer", None)
+        use = f"the {type(inner).__name__} within" if inner else "this call"
+        return f"the rule for {name} can't follow {use}"
     word = "layer" if isinstance(operation, keras.Layer) else "operation"
-    why = _obstacle(operation) or ""
-    return f"no rule for the {word} {type(operation).__name__}{why}"
+    return f"no rule for the {word} {name}{_obstacle(operation) or ''}"
 
 
 def _obstacle(operation):

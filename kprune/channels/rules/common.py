@@ -4,7 +4,7 @@ import inspect
 
 from keras import saving, tree
 
-from kprune.channels.numbers import NONE
+from kprune.channels.numbers import Reason
 from kprune.channels.value import Value
 
 
@@ -57,9 +57,8 @@ def tie_lines(lines, tracer):
         lines: Int array of rank 2.
         tracer: `Tracer`.
     """
-    tracer.channels.tie(lines, lines.max(1, keepdims=True))
-    gaps = (lines == NONE).any(1)
-    tracer.fix(lines[gaps], "partner", "meets places that can't be removed")
+    text = "meets places that can't be removed"
+    tracer.channels.tie_lines(lines, Reason("partner", tracer.call.name, text))
 
 
 def pin_each(value, axes, tracer):

@@ -59,7 +59,10 @@ class ConvolutionRule(ChannelRule):
         width = layer.kernel.shape[self.inputs]
         number = layer.kernel.shape[self.outputs] // groups
         if groups > 1 and width == 1:  # a depthwise convolution
-            ids = {self.outputs: [np.repeat(one, number) for one in given]}
+            made = [np.repeat(one, number) for one in given]
+            # Of colours, which no channels are, each may lose as many filters.
+            made = made or [np.tile(one, groups) for one in tracer.new(number)]
+            ids = {self.outputs: made}
         else:
             for one in given:
                 tie_lines(one.reshape(groups, width).T, tracer)
@@ -73,12 +76,11 @@ class ConvolutionRule(ChannelRule):
 
     def config(self, layer, narrowed):
         """Changes the number of filters, and of groups that go whole."""
-        kernel = narrowed.weight(layer.kernel)
-        changed = {"filters": kernel[self.outputs]}
+        changed = {"filters": narrowed.weight(layer.kernel)[self.outputs]}
         groups = getattr(layer, "groups", 1)
-        if groups > 1 and layer.kernel.shape[self.inputs] == 1:
-            was = layer.kernel.shape[self.outputs]
-            changed["groups"] = groups * kernel[self.outputs] // was
+        kept = narrowed.kept(layer.kernel).get(len(layer.kernel.shape) + self.outputs)
+        if groups > 1 and kept is not None:
+            changed["groups"] = int(kept.reshape(groups, -1).any(1).sum())
         return changed
 
 

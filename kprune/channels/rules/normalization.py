@@ -10,6 +10,15 @@ from kprune.channels.rules.common import pin_each, tie_lines, without_masks
 from kprune.channels.value import Value
 from kprune.registry import register
 
+# The last three are those of batch renormalization.
+_STATISTICS = (
+    "moving_mean",
+    "moving_variance",
+    "moving_stddev",
+    "renorm_mean",
+    "renorm_stddev",
+)
+
 
 @register("channel_rules", layers.BatchNormalization)
 class BatchNormalizationRule(ChannelRule):
@@ -21,8 +30,8 @@ class BatchNormalizationRule(ChannelRule):
         ids = {0: tracer.pin(value, layer.axis)}
         for variable in (layer.gamma, layer.beta):
             tracer.hold(variable, ids, makes=(0,))
-        for variable in (layer.moving_mean, layer.moving_variance):
-            tracer.hold(variable, ids)
+        for name in _STATISTICS:
+            tracer.hold(getattr(layer, name, None), ids)
         # Without a scale, the mean stays in what comes out.
         silent = layer.gamma is not None and not tracer.others(value, layer.axis)
         return [Value(value.shape, value.maps, silent)]
