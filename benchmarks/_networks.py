@@ -50,7 +50,27 @@ def resnet_20(k, shape=(32, 32, 3), activation=None):
     return _resnet(k, (16, 32, 64), 3, 1, "resnet_20", shape, activation)
 
 
-def _resnet(k, widths, blocks, strides, name, shape=(32, 32, 3), activation=None):
+def resnet_8_d(k, width):
+    """Returns a ResNet-8 whose shortcuts are halved by pooling, `width` filters first.
+
+    He et al., 2019, "Bag of tricks for image classification with convolutional neural
+    networks" (arXiv:1812.01187). TensorFlow 2.21's gradient of a strided 1x1 kernel
+    writes past its memory at some widths where oneDNN computes it.
+    """
+    widths = width, 2 * width, 4 * width
+    return _resnet(k, widths, 1, 2, "resnet_8_d", pooled=True)
+
+
+def _resnet(
+    k,
+    widths,
+    blocks,
+    strides,
+    name,
+    shape=(32, 32, 3),
+    activation=None,
+    pooled=False,
+):
     def convolved(x, filters, strides=1, size=3):
         arguments = {"strides": strides, "padding": "same", "use_bias": False}
         x = k.layers.Conv2D(filters, size, **arguments)(x)
@@ -63,7 +83,9 @@ def _resnet(k, widths, blocks, strides, name, shape=(32, 32, 3), activation=None
             strides = 2 if filters > widths[0] and block == 0 else 1
             y = k.layers.ReLU()(convolved(x, filters, strides))
             y = convolved(y, filters)
-            if strides == 2:
+            if strides == 2 and pooled:
+                x = convolved(k.layers.AveragePooling2D(2)(x), filters, size=1)
+            elif strides == 2:
                 x = convolved(x, filters, strides, size=1)
             x = k.layers.ReLU()(k.layers.Add()([x, y]))
     x = k.layers.GlobalAveragePooling2D()(x)

@@ -4,7 +4,7 @@ import dataclasses
 import functools
 
 import keras
-from _networks import lenet_5_caffe, resnet_8
+from _networks import lenet_5_caffe, resnet_8_d
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,10 +91,15 @@ _resnet_8 = functools.partial(
     Recipe,
     data="cifar10",
     held_out=4_000,
-    build=lambda: resnet_8(keras),
+    build=lambda: resnet_8_d(keras, 32),
     optimizer=_momentum,
     shift=4,
     mirrored=True,
+)
+_masked_resnet_8 = functools.partial(
+    _resnet_8,
+    first=Phase(24, 0.1),
+    masking=Masking(5 / 16, 4, 12, {"scope": "layer_wise"}),
 )
 RECIPES = {
     "lenet_5_caffe": Recipe(
@@ -114,12 +119,10 @@ RECIPES = {
         from_scratch=False,
     ),
     "resnet_8": _resnet_8(
-        first=Phase(16, 0.1),
-        then=(Phase(8, 0.1, 0.5),),
+        first=Phase(12, 0.1),
+        then=(Phase(12, 0.1, 0.5),),
         shrinking={"criterion": "l1", "scope": "layer_wise"},
     ),
-    "resnet_8_masked": _resnet_8(
-        first=Phase(24, 0.1),
-        masking=Masking(5 / 16, 4, 12, {"scope": "layer_wise"}),
-    ),
+    "resnet_8_masked": _masked_resnet_8(),
+    "thin_resnet_8_masked": _masked_resnet_8(build=lambda: resnet_8_d(keras, 8)),
 }

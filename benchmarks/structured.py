@@ -2,14 +2,15 @@
 
 Trains LeNet-5-Caffe on MNIST and removes channels, step by step with training in
 between, until 158,000 multiply-adds are left; and a small ResNet on CIFAR-10, down to
-half of its own: in one step after two thirds of the epochs, or by masks that rise
-while it trains. Either is compared with the same widths trained from fresh weights for
-as many epochs as were spent on it in all. The recipes were chosen with `--validate`,
-which trains without the last of the training images and tests on these; without it the
-test images are looked at once a stage.
+half of its own: in one step after half of the epochs, or by masks that rise while it
+trains, these also at a quarter of the width. Either is compared with the same widths
+trained from fresh weights for as many epochs as were spent on it in all. The recipes
+were chosen with `--validate`, which trains without the last of the training images and
+tests on these; without it the test images are looked at once a stage.
 
     python benchmarks/structured.py [--record] [--validate] [--seeds 0 1 2]
-        [--only lenet_5_caffe resnet_8 resnet_8_masked] [--keep results.jsonl]
+        [--only lenet_5_caffe resnet_8 resnet_8_masked thin_resnet_8_masked]
+        [--keep results.jsonl]
 """
 
 import argparse
@@ -19,9 +20,6 @@ import pathlib
 import tempfile
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-# TensorFlow 2.21's gradient of a 1x1 kernel with stride 2 writes past its memory at
-# some widths where oneDNN computes it.
-os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
 
 import keras
 import numpy as np
