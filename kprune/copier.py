@@ -114,8 +114,9 @@ def _plain(value):
         return set(value)
     if isinstance(value, list):
         return [_plain(one) for one in value]
-    if type(value) is tuple:
-        return tuple(_plain(one) for one in value)
+    if isinstance(value, tuple):
+        made = map(_plain, value)
+        return type(value)(*made) if hasattr(value, "_fields") else tuple(made)
     return copy.deepcopy(value)
 
 

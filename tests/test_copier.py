@@ -1,4 +1,5 @@
 import itertools
+import typing
 
 import keras
 import numpy as np
@@ -20,6 +21,13 @@ def test_layer_whose_config_does_not_suffice_is_named():
 
     with pytest.raises(CannotCopyError, match=r"'mine' \(Opaque\) can't be ma"):
         Copier(layer).copy(layer)
+
+
+class Window(typing.NamedTuple):
+    """Something with a list that configs hold."""
+
+    sizes: list
+    step: int
 
 
 @keras.saving.register_keras_serializable("kprune_tests")
@@ -48,7 +56,7 @@ class Listed(layers.Layer):
 
 
 def test_lists_and_dicts_of_a_config_are_copied_without_their_layer():
-    options = {"names": ["a", {"b"}], "pair": (1, [2])}
+    options = {"names": ["a", {"b"}], "pair": (1, [2]), "window": Window([1], 2)}
     layer = Listed([[3]], options)
     layer.build((None, 2))
 
@@ -57,12 +65,13 @@ def test_lists_and_dicts_of_a_config_are_copied_without_their_layer():
     assert (new.sizes, new.options) == ([[3]], options)
     new.sizes[0].append(4)
     new.options["names"].append("c")
+    new.options["window"].sizes.append(3)
     assert (layer.sizes, layer.options) == ([[3]], options)
     assert new.sizes.tracker is new._tracker
 
 
 WITH_LISTS = {
-    "custom": ("element", lambda: [Listed([[4, 3]])]),
+    "custom": ("element", lambda: [Listed([[4, 3]], Window([1], 2))]),
     "rms_normalization": (
         "channel",
         lambda: [layers.Dense(8), layers.RMSNormalization()],

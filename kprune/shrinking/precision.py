@@ -71,20 +71,22 @@ def raised(tensor):
 @contextlib.contextmanager
 def _in_float32(operation):
     """Lets all that computes within an operation do so in float32."""
-    parts = [part for part in _parts(operation) if _type_of(part) in _ROUNDOFFS]
-    before = [(vars(part), dict(vars(part))) for part in parts]
+    low = [part for part in _parts(operation) if _type_of(part) in _ROUNDOFFS]
+    # All parts, since any may keep something of its first call.
+    before = [(vars(part), dict(vars(part))) for part in _parts(operation)]
     try:
-        for part in parts:
+        for part in low:
             # Not by the setter, which quantizes a layer of a policy that is quantized.
             if isinstance(part, keras.Layer):
                 vars(part)["_dtype_policy"] = _policy_in_float32(part)
             else:
                 vars(part)["dtype"] = "float32"
-        with backend.AutocastScope("float32") if parts else contextlib.nullcontext():
+        with backend.AutocastScope("float32") if low else contextlib.nullcontext():
             yield
     finally:
         for attributes, values in before:
-            attributes |= values
+            attributes.clear()
+            attributes.update(values)
 
 
 def _parts(operation):

@@ -86,7 +86,7 @@ def change(model, small, tracing, removed, zeroed, data=None):
         if large:
             noise = _noise(model, tracing.graph, inputs, with_zeros, expected, precise)
         for name in large:
-            if gaps[name] <= _ROUNDINGS * noise[name]:
+            if gaps[name] <= _ROUNDINGS * noise[name] < np.inf:
                 differences[name] = gaps[name] / (noise[name] / _STEP)
         return max(differences.values(), default=0.0)
 

@@ -162,3 +162,27 @@ def test_an_error_of_the_layer_itself_is_passed_on():
     with pytest.raises(ValueError, match="incompatible with the layer"):
         Precise()(call, call.operation, [ops.ones((1, 5))])
     assert call.operation.compute_dtype == "bfloat16"
+
+
+class Keeping(layers.Layer):
+    """Keeps a table from its first call."""
+
+    def call(self, inputs):
+        if tf.inside_function() or isinstance(inputs, keras.KerasTensor):
+            return inputs * 1
+        if not hasattr(self, "table"):
+            self.table = tf.ones(inputs.shape[-1:], inputs.dtype)
+        return inputs * self.table
+
+
+@pytest.mark.parametrize("dtype", ["float32", "mixed_bfloat16"])
+def test_nothing_of_the_comparison_stays_in_a_layer(dtype):
+    layer = Keeping(dtype=dtype)
+    model = keras.Sequential([keras.Input((4,)), layer, layers.Dense(8), layers.ReLU()])
+    model.add(layers.Dense(2, dtype="float32"))
+    before = dict(vars(layer))
+
+    shrink(model, 0.5)
+
+    assert vars(layer) == before
+    assert model(np.ones((1, 4), "float32")).shape == (1, 2)
