@@ -198,6 +198,12 @@ def nodes_of(model):
     return [node for node in nodes if not node.is_input]
 
 
+def parts_of(operation):
+    """Lists the layers within a layer and itself; or the operation, if it is none."""
+    is_layer = isinstance(operation, keras.Layer)
+    return list(operation._flatten_layers()) if is_layer else [operation]
+
+
 def _given_to(node):
     """Lists the tensors that a nested model takes, without the masks beside them."""
     args, kwargs = node.arguments.args, node.arguments.kwargs

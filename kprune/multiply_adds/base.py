@@ -7,6 +7,7 @@ import keras
 from keras import tree
 
 from kprune.delegation import DelegatingWrapper
+from kprune.layer_graph import parts_of
 from kprune.prunable import has_no_prunable_weights
 from kprune.registry import lookup
 from kprune.variants import defined_anew, known_type, other_kernels
@@ -185,9 +186,7 @@ def _rule_of(operation):
 
 
 def _is_free(operation):
-    is_layer = isinstance(operation, keras.Layer)
-    parts = operation._flatten_layers() if is_layer else [operation]
-    return all(map(_is_free_part, parts))
+    return all(map(_is_free_part, parts_of(operation)))
 
 
 def _is_free_part(part):

@@ -8,6 +8,7 @@ from keras.dtype_policies import DTypePolicyMap
 from keras.src import backend
 
 from kprune.channels.rules.base import has_rescaling_rule, rule_of
+from kprune.layer_graph import parts_of
 from kprune.shrinking.removal import Narrowed
 from kprune.weight_access import as_array
 
@@ -44,7 +45,7 @@ class Precise:
                 return _called(call, operation, inputs)
         except Exception:  # any that layers and backends can think of
             types = {tensor.dtype for tensor in call.node.input_tensors}
-            low = _ROUNDOFFS.keys() & {*types, *map(_type_of, _parts(operation))}
+            low = _ROUNDOFFS.keys() & {*types, *map(_type_of, parts_of(operation))}
             if not low:
                 raise
         inputs = list(map(_as_in_graph, inputs, call.node.input_tensors))
@@ -71,9 +72,9 @@ def raised(tensor):
 @contextlib.contextmanager
 def _in_float32(operation):
     """Lets all that computes within an operation do so in float32."""
-    low = [part for part in _parts(operation) if _type_of(part) in _ROUNDOFFS]
+    low = [part for part in parts_of(operation) if _type_of(part) in _ROUNDOFFS]
     # All parts, since any may keep something of its first call.
-    before = [(vars(part), dict(vars(part))) for part in _parts(operation)]
+    before = [(vars(part), dict(vars(part))) for part in parts_of(operation)]
     try:
         for part in low:
             # Not by the setter, which quantizes a layer of a policy that is quantized.
@@ -87,12 +88,6 @@ def _in_float32(operation):
         for attributes, values in before:
             attributes.clear()
             attributes.update(values)
-
-
-def _parts(operation):
-    """Lists what has types: the layers within a layer and itself, or an operation."""
-    is_layer = isinstance(operation, keras.Layer)
-    return list(operation._flatten_layers()) if is_layer else [operation]
 
 
 def _type_of(part):

@@ -677,6 +677,16 @@ def test_open_sizes_and_fixed_batches_are_no_obstacle(shape, batch):
     assert report.change < 1e-5
 
 
+def test_a_model_of_half_precision_is_narrowed():
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    try:
+        small = shrink(residual_model(), 0.5)
+    finally:
+        keras.config.set_dtype_policy("float32")
+
+    assert widths(small)["inner"] == 6
+
+
 def centred(x):
     """Returns means of what has none: nothing but roundings."""
     z = x - ops.mean(x, axis=1, keepdims=True)
